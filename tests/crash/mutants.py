@@ -114,7 +114,7 @@ MUTANTS = (
     _m(
         "a step that begins twice",
         "_shell/turns/attempt_runner",
-        "if self._at(action.position) is not None:",
+        "if not inline and self._at(action.position) is not None:",
         "if False:",
         "crash/test_fuzz.py::test_a_step_that_is_to_begin_while_it_is_running_blocks_its_run_alone",
     ),

@@ -288,8 +288,6 @@ class Execution(OpenRun):
         if self._resolved:
             self._block_again()
         self.runnable = AT_REST
-        if not self.answers.created_ops:
-            self.answers.created_ops = NOTHING
         decision, self.decision = self.decision, UNDECIDED
         self._size = grown(self.caps, self.run_id, self._size, decision)
         return decision
@@ -419,6 +417,8 @@ class Execution(OpenRun):
         self.hears_all = False
         if self.answers.created_ops:
             self._report_dropped()
+        else:
+            self.answers.created_ops = NOTHING
 
     def _report_dropped(self) -> None:
         if not self.ended:

@@ -14,12 +14,15 @@ import threading
 from collections.abc import Callable, Generator
 from typing import Any, Protocol, TypeAlias
 
+from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.exceptions.parts import context_of
 from durable._core.journal.events import Event
 from durable._core.run.decision import StepAction
-from durable._shell.attempts.context import Cancelled, Scope, StepContext, tell
+from durable._shell.attempts.context import BatchesElsewhere, Cancelled, Notes, Scope, StepContext, tell
 from durable._shell.attempts.functions import Function
 from durable._shell.attempts.raised import is_cancellation
+from durable._shell.attempts.resources import Resources
+from durable._shell.backend import Backend
 from durable._shell.rows.rows import RunState
 
 #: Errors within errors that are looked at.
@@ -105,8 +108,30 @@ class RunningAttempt(Scope):
         #: While it waits for its turn among those that may kill the process.
         self.turn: asyncio.Future[None] | None = None
 
-    def begun(self, state: RunState, deadline: float | None, is_draining: Callable[[], bool]) -> None:
-        """Its function is about to be called."""
+    def begun(
+        self,
+        codec: Codec,
+        notes: Notes,
+        left: dict[str, Payload],
+        state: RunState,
+        deadline: float | None,
+        backend: Backend | BatchesElsewhere | None,
+        loop: asyncio.AbstractEventLoop,
+        resources: Resources,
+        is_draining: Callable[[], bool],
+    ) -> None:
+        """Its function is about to be called, and may ask from now on."""
+        # As `Scope` does, instead of calling it.
+        self.codec = codec
+        self.notes = notes
+        self.left = left
+        self.batches = state.batches
+        self.backend = backend
+        self.loop = loop
+        self.resources = resources
+        self.cursor = self.emitted = self._counts = self._context = None
+        self.adding = ()
+        self.is_over = False
         self.state = state
         self.deadline = deadline
         self._is_draining = is_draining

@@ -39,7 +39,7 @@ from durable._core.policies.retry import next_attempt, snooze_of
 from durable._core.ports import Clock
 from durable._core.program.functions import Step
 from durable._core.run.decision import TransactionAction
-from durable._shell.attempts.context import BatchesElsewhere, Notes, Scope, enter
+from durable._shell.attempts.context import BatchesElsewhere, Notes, enter
 from durable._shell.attempts.functions import Function, all_of, function_at, running_functions
 from durable._shell.attempts.hooks import Hooks
 from durable._shell.attempts.raised import as_failure, is_cancellation, is_for_the_program, is_running
@@ -164,8 +164,9 @@ class Steps:
             timeout = _timeout_of(running)
             deadline = None if timeout is None else self._clock.now() + timeout
             codec = definition.codec_of(self._codec)
-            Scope.__init__(running, codec, notes, left, state.batches, self._inside, self._loop, self._resources)
-            running.begun(state, deadline, self._is_draining)
+            running.begun(
+                codec, notes, left, state, deadline, self._inside, self._loop, self._resources, self._is_draining
+            )
             enter(running)
             bound = bind(state.run_id, state.workflow, definition.name, running.attempt)
             try:

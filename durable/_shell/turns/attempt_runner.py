@@ -74,6 +74,8 @@ class AttemptRunner:
     _outlasting: dict[str, RunningAttempt] = field(factory=dict, init=False)
     #: The one that is left to the driver's task.
     _inline: RunningAttempt | None = field(default=None, init=False)
+    #: Whether it waits for that, see `inline`.
+    is_left_inline: bool = field(default=False, init=False)
     #: While that task is busy with the step: whose turns another one takes over.
     _busy: TakesTurns | None = field(default=None, init=False)
 
@@ -108,14 +110,14 @@ class AttemptRunner:
         Raises:
             JournalDamagedError: One of them is running: an event says that it did not begin, and nobody wrote that.
         """
-        inline = alone and len(actions) == 1 and not self.running and self.relief is None
+        inline = alone and len(actions) == 1 and self._inline is None and not self._beside and self.relief is None
         for action in actions:
-            if self._at(action.position) is not None:
+            if not inline and self._at(action.position) is not None:
                 what = f"the step at {action.position} of run {self._state.run_id!r} is to begin while it is running"
                 raise JournalDamagedError(self._services.path, f"{what}. Restore from a backup, or fork the run")
             attempt = RunningAttempt(action, self)
             if inline:
-                self._inline = attempt
+                self._inline, self.is_left_inline = attempt, True
             else:
                 self._beside = entered(self._beside, action.position, attempt)
                 self._services.spawn(self._attempt, attempt, self.context)
@@ -240,11 +242,6 @@ class AttemptRunner:
 
     # --- in the driver's task --------------------------------------------------------------------------
 
-    @property
-    def is_left_inline(self) -> bool:
-        """Whether a step was left to this task: see `inline`."""
-        return self._inline is not None and self.relief is None
-
     def inline(self, driver: TakesTurns) -> Awaitable[object]:
         """
         The step that was left to this task, to be awaited at once.
@@ -252,7 +249,7 @@ class AttemptRunner:
         If something arrives before it has ended, another task takes the turns of *driver*: then there is a `relief`.
         """
         assert self._inline is not None, "asked by the caller"
-        self._busy = driver
+        self._busy, self.is_left_inline = driver, False
         return self._attempt(self._inline, self.task)
 
     def relieve(self) -> None:
@@ -326,29 +323,30 @@ class AttemptRunner:
 
     def ended(self, attempt: RunningAttempt, outcome: Event | None) -> None:
         """It is over, by *outcome*; None if it was cut off."""
-        had_begun = attempt.task is not None
-        attempt.task = None  # whose context knows the attempt: a cycle
-        if attempt is self._inline:
-            self._busy = None
         if attempt.timer is not None:
             attempt.timer.cancel()
         if self._abandoned and attempt in self._abandoned:  # what came of it is of no use any more
+            attempt.task = None
             if attempt.function is not None and attempt.function.returned and not attempt.is_cut_off:
                 self._services.spawn(self._give_slot_back, attempt)
             else:
                 self._abandoned -= {attempt}
                 self._inbox.wake()
             return
-        self._drop(attempt)
+        if attempt is self._inline:
+            self._inline = self._busy = None
+        else:
+            del self._beside[attempt.position]
         if outcome is not None:
             self._inbox.add(outcome)
-        elif attempt.is_cut_off and not had_begun:
+        elif attempt.is_cut_off and attempt.task is None:
             self._not_begun(attempt)
         elif attempt.is_cut_off:
             now = self._services.clock.now()
             self._inbox.add(StepInterrupted(attempt.position, attempt.attempt, crashed=False, at=now))
         else:
             self._inbox.wake()  # nothing came of it, but the driver must see that it is running no more
+        attempt.task = None  # whose context knows the attempt: a cycle
 
     def _not_begun(self, action: AnyAttempt) -> None:
         self._inbox.add(StepNotBegun(action.position, action.attempt, self._services.clock.now()))

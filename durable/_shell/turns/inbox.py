@@ -67,7 +67,7 @@ class Inbox:
 
     def add(self, outcome: Event) -> None:
         """A step has ended."""
-        self.outcomes = added(self.outcomes, outcome)
+        self.outcomes = added(self.outcomes, outcome) if self.outcomes else [outcome]
         self.wake()
 
     def wake(self) -> None:
