@@ -195,7 +195,9 @@ class SteppedReplay:
     def _begin(self) -> None:
         self.close()
         recorded = self.recorded
-        self._execution = Execution(self.definition, self.history, run_id=recorded.run.run_id, codec=self._codec)
+        self._execution = Execution(
+            self.definition, recorded.events, run_id=recorded.run.run_id, codec=self._codec, recorded=self.history
+        )
         if self.stop is None:
             self._execution.comparing = self._comparing
         latest: Sequence[Event] = recorded.pending or recorded.events

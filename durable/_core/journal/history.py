@@ -10,6 +10,7 @@ lists of events.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from types import MappingProxyType
 from typing import Any, TypeVar, assert_never, get_args
 
@@ -98,9 +99,8 @@ _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 @light_frozen
 class History:
-    """What replay needs of one run's events."""
+    """What replay needs of one run's events, but for the first, which says how the run began."""
 
-    started: RunStarted
     #: Commands by position; replay ticks them off.
     commands: Mapping[str, CommandEvent]
     #: Arrivals, and later attempts of steps, in the order in which they were recorded.
@@ -143,6 +143,16 @@ class History:
         return self.reopened or self.unfinished_at is not None
 
 
+@cache
+def _fresh() -> History:
+    """What is recorded of each run that has only begun: one for all, so that no active run holds one of its own."""
+    return History(
+        commands=_NOTHING, arrivals=(), patches=_NO_NAMES, feeds=_NOTHING, arranged=_NOTHING, cancels_sent=_NO_NAMES,
+        now_reads=_NOTHING, turned_away=_NO_NAMES, published=(), run_attempt=1, generation=1, fresh=True, reopened=False,
+        reopened_at=0.0, unfinished_at=None, end=None, size=1,
+    )  # fmt: skip
+
+
 def read(events: Sequence[Event], retry: Retry | None = None) -> History:
     """
     Sort *events*, all of one run, the first being `RunStarted`.
@@ -150,7 +160,9 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
     Raises:
         InternalError: If they do not begin with `RunStarted`.
     """
-    started = start_of(events)
+    start_of(events)
+    if len(events) == 1 and retry is None:
+        return _fresh()
     kept, attempt = effective(events)
     commands: dict[str, CommandEvent] = {}
     arrivals: list[Arrival | LaterAttempt] = []
@@ -202,7 +214,6 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
     reopened = isinstance(last, Reopening)
     end = last if last.category == "end" else None
     return History(
-        started=started,
         commands=commands or _NOTHING,
         arrivals=arrivals or (),
         patches=frozenset(patches) if patches else _NO_NAMES,

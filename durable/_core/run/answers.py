@@ -63,7 +63,7 @@ class Answers:
     def random(self) -> Random:
         strand = self._strand()
         strand.draws += 1
-        seed = self._ex.history.started.seed
+        seed = self._ex.started.seed
         return Random(f"{seed}:{strand.position()}:{strand.draws}")  # noqa: S311 - replayable
 
     def uuid4(self) -> UUID:

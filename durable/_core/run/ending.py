@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from durable._core.codec.codec import Codec
-    from durable._core.journal.history import History
-    from durable._core.program.functions import Workflow
+    from durable._core.run.nodes import OpenRun
 
 
 @light_frozen
@@ -58,27 +57,26 @@ class Restart:
 EndOrRestart: TypeAlias = Ending | Restart
 
 
-def succeeded(value: Any, definition: Workflow[..., Any], codec: Codec, history: History, now: float) -> EndOrRestart:
-    """The end of a run whose body returned *value*; a failure if that cannot be recorded."""
+def succeeded(value: Any, ex: OpenRun) -> EndOrRestart:
+    """The end of the run *ex*, whose body returned *value*; a failure if that cannot be recorded."""
+    definition = ex.definition
     try:
-        outcome = codec.encode(value, definition.result, where=f"result of workflow {definition.name!r}")
+        outcome = ex.codec.encode(value, definition.result, where=f"result of workflow {definition.name!r}")
     except (EncodeError, CapExceededError) as error:
-        return failed(error, definition, codec, history, now)
-    return Ending(RunSucceeded(outcome, now), "succeeded", outcome)
+        return failed(error, ex)
+    return Ending(RunSucceeded(outcome, ex.time), "succeeded", outcome)
 
 
-def failed(
-    raised: BaseException, definition: Workflow[..., Any], codec: Codec, history: History, now: float
-) -> EndOrRestart:
-    """The end of a run whose body raised *raised*, or its next attempt."""
-    error = _as_exception(raised)
+def failed(raised: BaseException, ex: OpenRun) -> EndOrRestart:
+    """The end of the run *ex*, whose body raised *raised*, or its next attempt."""
+    error, codec, history, started, now = _as_exception(raised), ex.codec, ex.history, ex.started, ex.time
     attempt = history.run_attempt
     delay, note = None, ""
     if not issubclass(type(error), NotDurableError):  # wrong code stays wrong, so another attempt would fail the same
-        policy = history.retry or definition.options.retry
-        seed = f"{history.started.seed}:run:{attempt}"
+        policy = history.retry or ex.definition.options.retry
+        seed = f"{started.seed}:run:{attempt}"
         if policy is not NEVER:  # a step's `RetryAfter` that was not caught asks for no other attempt of the run
-            delay, note = next_attempt(policy, error, failures=attempt, elapsed=now - history.started.at, seed=seed)
+            delay, note = next_attempt(policy, error, failures=attempt, elapsed=now - started.at, seed=seed)
     failure = record_exception(error, codec, note=note)
     payload, described = payload_of(failure, codec), codec.conceal_message(describe(failure))
     if delay is not None:

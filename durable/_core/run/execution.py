@@ -147,7 +147,7 @@ class Execution(OpenRun):
     def __init__(
         self,
         definition: Workflow[..., Any],
-        events: Sequence[Event] | History,
+        events: Sequence[Event],
         *,
         run_id: str,
         codec: Codec,
@@ -158,9 +158,11 @@ class Execution(OpenRun):
         token_key: str = "",
         answers: Callable[[OpenRun], Answers] = Answers,
         openers: Mapping[type, Opener] = OPENERS,
+        recorded: History | None = None,
     ) -> None:
-        recorded = events if isinstance(events, History) else history.read(events, retry)
-        super().__init__(definition, recorded, run_id, codec, crash_limit, caps)
+        """*recorded*: what `history.read` made of *events*, by who has it already."""
+        recorded = recorded or history.read(events, retry)
+        super().__init__(definition, history.start_of(events), recorded, run_id, codec, crash_limit, caps)
         self.token_key = token_key
         self.answers = answers(self)
         self._openers = openers
@@ -648,9 +650,9 @@ class Execution(OpenRun):
             self.cancel_reason = self.codec.conceal(message_of(error, LINE_CAP))
             self._end_cancelled()
         elif error is None:
-            self._end(ending.succeeded(outcome.value, self.definition, self.codec, self.history, self.time))
+            self._end(ending.succeeded(outcome.value, self))
         else:
-            self._end(ending.failed(error, self.definition, self.codec, self.history, self.time))
+            self._end(ending.failed(error, self))
 
     def _end_cancelled(self) -> None:
         match self._timed_out:

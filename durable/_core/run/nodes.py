@@ -31,6 +31,7 @@ from durable._core.journal.events import (
     CommandEvent,
     Event,
     RequestTurnedAway,
+    RunStarted,
     SignalReceived,
     StepStopped,
     TimerFired,
@@ -455,6 +456,7 @@ class OpenRun:
     def __init__(
         self,
         definition: Workflow[..., Any],
+        started: RunStarted,
         recorded: History,
         run_id: str,
         codec: Codec,
@@ -463,7 +465,7 @@ class OpenRun:
     ) -> None:
         self.caps = caps
         self.history = recorded
-        self.started = recorded.started
+        self.started = started
         self.definition = definition
         self.run_id = run_id
         self.codec = codec
