@@ -127,6 +127,8 @@ class Strand:
             self.value = raised.value
         elif self._agen is None or not isinstance(raised, (StopAsyncIteration, ReturnReached)):
             self.raised = raised
+        else:
+            raised.__traceback__ = None  # of nobody's interest, and its frames hold the error: a cycle
 
     def _refused(self, found: object) -> BaseException | None:
         """What to raise where the code asked for *found*, which is no command; None if it is resumed no more."""
