@@ -148,8 +148,8 @@ def _fresh() -> History:
     """What is recorded of each run that has only begun: one for all, so that no active run holds one of its own."""
     return History(
         commands=_NOTHING, arrivals=(), patches=_NO_NAMES, feeds=_NOTHING, arranged=_NOTHING, cancels_sent=_NO_NAMES,
-        now_reads=_NOTHING, turned_away=_NO_NAMES, published=(), run_attempt=1, generation=1, fresh=True, reopened=False,
-        reopened_at=0.0, unfinished_at=None, end=None, size=1,
+        now_reads=_NOTHING, turned_away=_NO_NAMES, published=(), run_attempt=1, generation=1, fresh=True,
+        reopened=False, reopened_at=0.0, unfinished_at=None, end=None, size=1,
     )  # fmt: skip
 
 
