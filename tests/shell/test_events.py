@@ -6,6 +6,7 @@ That a slow reader loses the oldest, and that readers harm no run, is tried in t
 
 import asyncio
 import contextlib
+import threading
 
 import pytest
 
@@ -66,6 +67,43 @@ async def busy() -> Flow[str]:
 @job
 async def errand() -> str:
     return "done"
+
+
+async def test_who_begins_to_listen_hears_of_what_is_on_its_way_to_the_disk(engines):
+    """
+    The turn was decided before, and nobody can see it in the file yet: whoever looks next and then waits needs it.
+    """
+    begun, blocked, may_go = asyncio.Event(), threading.Event(), threading.Event()
+
+    @step
+    async def begin() -> None:
+        begun.set()
+
+    @workflow
+    async def asks() -> Flow[None]:
+        yield begin()
+        yield wait_for("go")
+
+    @transaction
+    def blocks(_: Transaction) -> None:
+        blocked.set()
+        assert may_go.wait(10)
+
+    engine = await engines.file(asks)
+    blocking = asyncio.create_task(engine.transact(blocks()))
+    await asyncio.to_thread(blocked.wait, 10)
+    starting = asyncio.create_task(engine.start(asks()))
+    await asyncio.sleep(0.05)  # it waits behind that, with its first turn
+    events = engine.events()
+    may_go.set()
+    await blocking
+    await begun.wait()
+    async with asyncio.timeout(10):
+        told = [await anext(events) for _ in range(5)]
+    assert [event.name for event in told] == [
+        "run.ready", "run.started", "step.started", "step.succeeded", "run.waiting",
+    ]  # fmt: skip
+    await starting
 
 
 async def upto_end(events, run_id):

@@ -412,6 +412,8 @@ class Running:
                 self._tell_failed(ended, ended.outcome)
             if ended.unread:
                 log.warning("signals.unread", run_id=ended.run_id, workflow=ended.workflow, signals=dict(ended.unread))
+        if self._is_watched():
+            effects.notice_turns()
         self.broadcast.publish(effects, self.scheduler.name_of)
         self.settings.hooks.tell(effects)
         self.ticker.take(effects)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from attrs import evolve, field
@@ -336,8 +336,10 @@ class TurnWrite:
     said: Sequence[Said] = ()
     #: Positions of steps that are given up while their function runs on in a thread, and whether each is a job's.
     outlasting: Sequence[tuple[str, bool]] = ()
-    #: Empty unless somebody looks on.
-    notices: Sequence[Notice] = ()
+    #: Whether the run has begun with it.
+    begins: bool = False
+    #: What to tell of it to those who look on when it is on disk: some may have begun to after it was decided.
+    notices_of: Callable[[TurnWrite], Iterable[Notice]] | None = None
     #: What the run, or this attempt of it, takes in no more: for the next attempt, its successor, or to be kept.
     unconsumed: Sequence[RunArrival] = ()
     #: Of a workflow that begins with this turn: when the time of the whole run is over.
@@ -471,6 +473,9 @@ class Effects:
     unpublished: list[tuple[str, str]] = field(factory=list)
     #: Runs of which hooks are to be called again.
     hooks: list[int] = field(factory=list)
+    #: Turns that were written.
+    turns: list[TurnWrite] = field(factory=list)
+    #: What there is to tell of them, once that was asked for.
     notices: list[Notice] = field(factory=list)
     #: What code has said of itself.
     said: list[Said] = field(factory=list)
@@ -502,7 +507,7 @@ class Effects:
         self.refused += other.refused
         self.unpublished += other.unpublished
         self.hooks += other.hooks
-        self.notices += other.notices
+        self.turns += other.turns
         self.said += other.said
         self.answered += other.answered
         self.batches += other.batches
@@ -512,6 +517,12 @@ class Effects:
         self.schedules += other.schedules
         if other.next_fire_at is not None:
             self.fires(other.next_fire_at)
+
+    def notice_turns(self) -> None:
+        """For those who look on: fill `notices`."""
+        for turn in self.turns:
+            if turn.notices_of is not None:
+                self.notices += turn.notices_of(turn)
 
     def touched(self) -> set[int]:
         """The runs of which something is not as it was."""

@@ -65,8 +65,11 @@ class Broadcast:
             return
         self.has_readers = bool(self._subscriptions)
         now = self._clock.now()
-        events = _of_turns(effects, names, now)
-        events += [EngineEvent("run.ready", ready.run_id, ready.workflow, now) for ready in effects.ready]
+        created = [each for each in effects.ready if each.run in effects.begun]  # with the turns that follow
+        woken = [each for each in effects.ready if each.run not in effects.begun] if created else effects.ready
+        events = [EngineEvent("run.ready", ready.run_id, ready.workflow, now) for ready in created]
+        events += _of_turns(effects, names, now)
+        events += [EngineEvent("run.ready", ready.run_id, ready.workflow, now) for ready in woken]
         events += [EngineEvent(_named(run.status), run.run_id, run.workflow, now) for run in effects.ended]
         events += [EngineEvent(_named(run.status), run.run_id, run.workflow, now) for run in effects.stopped]
         events += [EngineEvent(_BATCH_EVENTS[batch.name], batch.batch_id, "", now) for batch in effects.batches]

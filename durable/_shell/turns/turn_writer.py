@@ -275,8 +275,8 @@ class TurnWriter:
         if decision.troubled and (abandoned := [step.position for step in decision.troubled if step.abandoned]):
             write.outlasting = self._attempts.outlasting(abandoned)
         write.notes = self._notes.dropped(decision)
-        if services.is_watched():
-            write.notices = self._notices(write)
+        write.notices_of = self._notices
+        write.begins = not self.announced
         self.announced = True
         return write
 
@@ -330,7 +330,7 @@ class TurnWriter:
         """What to tell those who look on."""
         decision, run, run_id, workflow = write.decision, self._state.run, self._state.run_id, self._state.workflow
         notices: list[Notice] = []
-        if not self.announced and not history.ends_unborn(decision.events):
+        if write.begins and not history.ends_unborn(decision.events):
             notices.append(Notice("run.started", run, run_id, workflow))
         notices += [Notice("step.attempt_failed", run, run_id, workflow, failed) for failed in decision.failed_attempts]
         if self._state.kind == "workflow":

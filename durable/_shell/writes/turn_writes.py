@@ -156,10 +156,10 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
     keyed: list[tuple[TurnWrite, NewRun, Wait | None]] = []
     slotted: list[TurnWrite] = []
     asking: list[TurnWrite] = []
+    effects.turns += turns
     for turn in turns:
         effects.changed.add(turn.state.run)
         events += turn.events
-        effects.notices += turn.notices
         for child, wait in _children(turn) if turn.children else ():
             if child.may_be_refused:
                 keyed.append((turn, child, wait))
