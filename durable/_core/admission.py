@@ -28,9 +28,9 @@ from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Final, Generic, TypeVar
 
-from attrs import field, frozen
+from attrs import field
 
-from durable._core.light_frozen import light_define
+from durable._core.light_frozen import late_frozen, light_define
 from durable._core.policies.limits import Rate, check_count, check_rate
 from durable._core.program.definition import check_name
 from durable.errors import DefinitionError
@@ -47,7 +47,7 @@ GROUPS = 10_000
 _PLACES_A_SECOND = 1e6
 
 
-@frozen
+@late_frozen
 class Queue:
     """
     A named lane of runs: ``Engine(queues=[Queue("mail", 5)])``. One that is not listed has no limits of its own.

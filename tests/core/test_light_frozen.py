@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
+import subprocess
+import sys
+import weakref
 from typing import ClassVar, Generic, TypeVar
 
 import attrs
 import pytest
 from attrs import field
 
-from durable._core.light_frozen import light_define, light_frozen
+from durable import Limit, Settled
+from durable._core.light_frozen import late_frozen, light_define, light_frozen
 
 T = TypeVar("T")
 
@@ -87,3 +92,104 @@ def test_what_changes_is_no_key():
     assert account == Account("Ada", 5)
     with pytest.raises(TypeError, match="unhashable"):
         hash(account)
+
+
+def made_late():
+    """Classes that nobody has used yet."""
+
+    @late_frozen
+    class Base(Generic[T]):
+        a: T
+        b: list[int] = field(factory=list, eq=False)
+        n: ClassVar[int] = 3
+
+        @property
+        def twice(self) -> tuple[T, T]:
+            return (self.a, self.a)
+
+    @late_frozen(kw_only=True)
+    class Derived(Base[int]):
+        c: str = "c"
+
+    @late_frozen(eq=False)
+    class Unique:
+        a: int
+
+        def __repr__(self) -> str:
+            return "unique"
+
+    return Base, Derived, Unique
+
+
+def made_at_once():
+    """The same by attrs alone."""
+
+    @attrs.frozen
+    class Base(Generic[T]):
+        a: T
+        b: list[int] = field(factory=list, eq=False)
+        n: ClassVar[int] = 3
+
+        @property
+        def twice(self) -> tuple[T, T]:
+            return (self.a, self.a)
+
+    @attrs.frozen(kw_only=True)
+    class Derived(Base[int]):
+        c: str = "c"
+
+    @attrs.frozen(eq=False)
+    class Unique:
+        a: int
+
+        def __repr__(self) -> str:
+            return "unique"
+
+    return Base, Derived, Unique
+
+
+@pytest.mark.parametrize("which", range(3))
+@pytest.mark.parametrize(
+    "asked",
+    [
+        lambda cls: str(inspect.signature(cls)),
+        lambda cls: [(each.name, each.inherited) for each in attrs.fields(cls)],
+        lambda cls: repr(cls(1)).rpartition(".")[2],
+        lambda cls: cls(1) == cls(1),
+        lambda cls: weakref.ref(made := cls(1))() is made,
+        lambda cls: attrs.asdict(attrs.evolve(cls(1), a=2)),
+        lambda cls: attrs.asdict(copy.deepcopy(cls(1))),
+        lambda cls: (cls(1), {*dir(cls)} - {"__signature__"})[1],
+        lambda cls: (cls(1), vars(cls)["__slots__"])[1],
+        lambda cls: (cls(1), cls.__match_args__)[1],
+        lambda cls: cls.__annotations__,
+    ],
+)
+def test_what_users_hold_is_what_attrs_makes_of_it(which, asked):
+    """Whatever is asked of the class first."""
+    assert asked(made_late()[which]) == asked(made_at_once()[which])
+
+
+def test_what_users_hold_cannot_be_changed_and_is_hashed():
+    """Also of a class of their own that is derived from it."""
+    base, derived, unique = made_late()
+
+    class Mine(derived):
+        def __init__(self, z: int) -> None:
+            super().__init__(z)
+
+    assert str(inspect.signature(Mine)) == "(z: 'int') -> 'None'"
+    for made in (Mine(2), base(1), derived(1), unique(1)):
+        with pytest.raises(attrs.exceptions.FrozenInstanceError):
+            made.a = 2
+        assert isinstance(hash(unique(1)), int)
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'a'"):
+        derived()
+
+
+def test_what_users_hold_is_unpickled_where_none_was_made():
+    """In another process, say, to which it was sent."""
+    given = pickle.dumps((Limit("narrow", concurrency=3), Settled(value=4)))
+    script = f"import pickle; print(pickle.loads({given!r}))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str((Limit("narrow", concurrency=3), Settled(value=4)))

@@ -14,10 +14,9 @@ import types
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
 
-import attrs
-
 from durable._core.codec.class_names import module_of, qualname_of
 from durable._core.codec.exceptions.safe_text import ask_directly, message_of, name_of
+from durable._core.light_frozen import late_frozen
 
 Encoder: TypeAlias = Callable[[Any, int], Any]
 """``(value, levels of nesting still allowed)`` to plain JSON data."""
@@ -58,7 +57,7 @@ class TooDeep(Refusal):
         super().__init__("a container", "it is nested too deep")
 
 
-@attrs.frozen(eq=False)
+@late_frozen(eq=False)
 class Rule:
     """How values of one annotation are written and read."""
 

@@ -10,13 +10,12 @@ import typing
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
-import attrs
-
 from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.codec.hints import function_hints, innermost
+from durable._core.light_frozen import late_frozen
 
 
-@attrs.frozen(eq=False)
+@late_frozen(eq=False)
 class ArgumentTypes:
     """The parameters of one function, as recorded arguments see them. Made by `argument_types`."""
 

@@ -10,18 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
-from attrs import frozen
-
 from durable._core.codec.exceptions.origin import came_from_outside
 from durable._core.codec.rule import EVERY_KIND, Refusal, Rule, mismatch, qualified, reason_of
 from durable._core.codec.rules.classes import verified
 from durable._core.codec.rules.untyped import ANY
+from durable._core.light_frozen import late_frozen
 from durable.errors import DefinitionError
 
 T = TypeVar("T")
 
 
-@frozen
+@late_frozen
 class ValueType(Generic[T]):
     """
     How values of a class are recorded: ``Engine(types=[ValueType(Money, encode=str, decode=Money.parse)])``.

@@ -6,9 +6,10 @@ Each has a reason for its value; all can be changed per engine.
 
 from __future__ import annotations
 
-from attrs import field, frozen
+from attrs import field
 
 from durable._core.codec.codec import MAX_BYTES, MAX_DEPTH
+from durable._core.light_frozen import late_frozen
 
 #: A step that was running this often when the process died is poison, see `suspicion`. Three, as in Sidekiq's
 #: super_fetch: one crash is bad luck, two may be, three is the step.
@@ -17,7 +18,7 @@ CRASH_LIMIT = 3
 CLEANUP_SECONDS = 60.0
 
 
-@frozen(kw_only=True)
+@late_frozen(kw_only=True)
 class Caps:
     """
     Sizes beyond which an engine refuses, with `CapExceededError` naming run and step.

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from attrs import field, frozen
+from attrs import field
 
+from durable._core.light_frozen import late_frozen
 from durable.errors import DefinitionError
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ def _in_seconds(value: float | timedelta) -> float:
     return value.total_seconds() if isinstance(value, timedelta) else value
 
 
-@frozen
+@late_frozen
 class Rate:
     """
     At most *count* in any window of *per* seconds: a sliding window, not one that starts anew each minute.
@@ -61,7 +62,7 @@ class Rate:
             raise DefinitionError(msg)
 
 
-@frozen
+@late_frozen
 class Limit:
     """
     A named throttle, shared by whatever names it: steps and jobs of all workflows, or whole runs.

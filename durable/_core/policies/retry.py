@@ -13,7 +13,7 @@ from math import isfinite
 from random import Random
 from typing import Annotated, Any, Final, TypeAlias
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field
 
 from durable._core.codec.class_names import aliases_of, bases_of, module_of, qualname_of
 from durable._core.codec.exceptions.origin import came_from_outside
@@ -23,7 +23,7 @@ from durable._core.codec.json_text import dumps
 from durable._core.codec.records import record_codec
 from durable._core.codec.rule import Refusal
 from durable._core.codec.rules.scalars import PLAIN
-from durable._core.light_frozen import light_frozen
+from durable._core.light_frozen import late_frozen, light_frozen
 from durable.errors import (
     CapExceededError,
     DecodeError,
@@ -50,7 +50,7 @@ def _positive(_: object, field_: object, value: float | None) -> None:
         raise ValueError(msg)
 
 
-@frozen
+@late_frozen
 class Retry:
     """
     How often, and how long apart, a failing function is tried again.

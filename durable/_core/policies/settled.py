@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
-from attrs import Factory, field, frozen
+from attrs import Factory, field
 
 from durable._core.codec.exceptions.parts import Unrecorded
-from durable._core.light_frozen import light_frozen
+from durable._core.light_frozen import late_frozen, light_frozen
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -25,7 +25,7 @@ def _status(settled: Settled[Any]) -> SettledStatus:
     return "succeeded" if settled.error is None else "failed"
 
 
-@frozen
+@late_frozen
 class Settled(Generic[T]):
     """
     How an op ended: exactly one of *value* and *error* counts, and neither if it was cancelled or never begun.

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final, Generic, TypeVar, overload
 
-from attrs import field, frozen
+from attrs import field
 
-from durable._core.light_frozen import light_frozen
+from durable._core.light_frozen import late_frozen, light_frozen
 from durable._core.policies.retry import is_number
 from durable._core.program import current_driver
 from durable._core.program.definition import check_name
@@ -26,7 +26,7 @@ T = TypeVar("T")
 _NOTHING: Final[Any] = object()
 
 
-@frozen(eq=False)
+@late_frozen(eq=False)
 class Callback(Op[T], Generic[T]):
     """
     A callback that exists. Hand its ``token`` to somebody outside, by a step; yield or await it for the answer.

@@ -10,9 +10,8 @@ import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final, Generic, ParamSpec, TypeAlias, TypeVar
 
-from attrs import frozen
-
 from durable._core.codec.signatures import argument_types
+from durable._core.light_frozen import late_frozen
 from durable._core.policies.limits import Limit, check_reference, check_whole
 from durable._core.program import current_driver
 from durable._core.program.definition import (
@@ -39,7 +38,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _CYTHON: Final = "cython_function_or_method"
 
 
-@frozen
+@late_frozen
 class Finished(Generic[R_co]):
     """
     A run that has ended, as hooks see it.

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeAlias, TypeVar
 
-from attrs import field, frozen
+from attrs import field
 
-from durable._core.light_frozen import light_frozen
+from durable._core.light_frozen import late_frozen, light_frozen
 from durable._core.policies.settled import NO_RULE, EndRule, Settled
 from durable._core.program import current_driver
 from durable._core.program.command import Command
@@ -85,7 +85,7 @@ class GatherOp(GroupOp[T]):
         return self.called(f"gather of {len(self.members)}")
 
 
-@frozen
+@late_frozen
 class Winner(Generic[T]):
     """Which member of a `race` or `wait_first` ended first, and with what."""
 

@@ -15,9 +15,9 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapp
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar, get_args, overload
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field
 
-from durable._core.light_frozen import light_frozen
+from durable._core.light_frozen import late_frozen, light_frozen
 from durable._core.policies.limits import check_whole
 from durable._core.policies.retry import Retry, as_retry, is_number, recorded
 from durable._core.program import current_driver
@@ -112,7 +112,7 @@ def in_seconds(value: float | timedelta | None) -> float | None:
     return value.total_seconds() if isinstance(value, timedelta) else value
 
 
-@frozen
+@late_frozen
 class Return(Generic[T_co]):
     """
     ``yield Return(value)`` ends a generator workflow with *value*.
@@ -335,7 +335,7 @@ class RunOp(Op[T_co]):
         return _call(self.definition.body, self.args, self.kwargs)
 
 
-@frozen
+@late_frozen
 class Child(Generic[T_co]):
     """
     A run that a workflow started without awaiting it, or knows by id.

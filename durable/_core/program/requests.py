@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from typing import Any, Final, Generic, TypeVar, overload
 
-from attrs import field, frozen
+from attrs import field
 
-from durable._core.light_frozen import light_frozen
+from durable._core.light_frozen import late_frozen, light_frozen
 from durable._core.program import current_driver
 from durable._core.program.ops import Op, Signal, WaitForOp, kind_of
 
@@ -63,7 +63,7 @@ def name_of(given: str | Signal[Any] | Request[Any, Any]) -> str:
     return given if isinstance(given, str) else given.name
 
 
-@frozen(eq=False)
+@late_frozen(eq=False)
 class Asked(Generic[Q, A]):
     """
     A request that the workflow has taken in: its question is the *value*. It is answered once.

@@ -11,11 +11,12 @@ from collections import deque
 from collections.abc import Hashable, Mapping
 from typing import Literal, TypeAlias
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from durable._core.authoring.registry import Definitions
 from durable._core.codec.codec import Codec
 from durable._core.journal.events import RunFailed
+from durable._core.light_frozen import late_frozen
 from durable._core.policies.retry import from_record
 from durable._core.program.functions import Job
 from durable._core.recorded.export_format import RunHistory
@@ -30,7 +31,7 @@ from durable.errors import DurableError, NondeterminismError
 Verdict: TypeAlias = Literal["same", "further", "diverged", "unreadable", "missing"]
 
 
-@frozen
+@late_frozen
 class CheckedRun:
     """
     What a check found about one run.

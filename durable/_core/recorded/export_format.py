@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from attrs import field, frozen
+from attrs import field
 from attrs import fields as attrs_fields
 
 from durable._core.codec.codec import Payload
@@ -24,7 +24,7 @@ from durable._core.codec.records import Instant, Seconds
 from durable._core.journal.columns import fields_of
 from durable._core.journal.events import KIND_NAMES, Event, RunStarted
 from durable._core.journal.history import start_of
-from durable._core.light_frozen import light_frozen
+from durable._core.light_frozen import late_frozen, light_frozen
 from durable._core.recorded.export_fields import (
     ExportedKind,
     ExportedStatus,
@@ -173,7 +173,7 @@ class ExportedFeed:
     tolerate: int | None = None
 
 
-@frozen
+@late_frozen
 class RunHistory:
     """
     All of one run: what `durable.replay` needs, and what an import needs.

@@ -14,7 +14,7 @@ import base64
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.json_text import dumps, loads
@@ -28,11 +28,12 @@ from durable._core.journal.events import (
     SlotAwaited,
     TimerSet,
 )
+from durable._core.light_frozen import late_frozen
 from durable._core.recorded.export_format import RunFacts, RunHistory, StepNote
 from durable.errors import UsageError
 
 
-@frozen
+@late_frozen
 class Redacted:
     """
     A value on its way out of the journal, for a redaction hook: it returns the value, or what leaves instead.

@@ -16,11 +16,11 @@ from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar, cast
 
-from attrs import field, frozen
+from attrs import field
 
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.signatures import result_type
-from durable._core.light_frozen import light_define
+from durable._core.light_frozen import late_frozen, light_define
 from durable._core.program.definition import check_name
 from durable._core.program.saying import ROOM, Speaker, speaker
 from durable._shell.attempts.resources import NO_RESOURCES, Resources
@@ -79,7 +79,7 @@ _making = threading.Lock()
 tell: Callable[[Cancelled], None] = Cancelled._set  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # ours to call, and nobody else's
 
 
-@frozen
+@late_frozen
 class StepContext:
     """
     Where a step's code stands.

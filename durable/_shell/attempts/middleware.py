@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
-from attrs import field, frozen
+from attrs import field
 
+from durable._core.light_frozen import late_frozen
 from durable._shell.rows.engine_events import EngineEvent
 
 
-@frozen
+@late_frozen
 class StepCall:
     """An attempt of a step or job that is about to begin. What it holds is for reading."""
 
@@ -39,7 +40,7 @@ class StepCall:
         return self.kind
 
 
-@frozen
+@late_frozen
 class Activation:
     """A run that is about to be driven: begun, woken after it was freed, or recovered."""
 
@@ -59,7 +60,7 @@ class Activation:
         return self.kind
 
 
-@frozen
+@late_frozen
 class AttemptFailed:
     """An attempt of a step, job or transaction that failed, and is recorded as failed."""
 
@@ -75,7 +76,7 @@ class AttemptFailed:
     retry_at: float | None
 
 
-@frozen
+@late_frozen
 class RunFailure:
     """A run that failed permanently, and is recorded as failed."""
 
@@ -87,7 +88,7 @@ class RunFailure:
     reason: str
 
 
-@frozen
+@late_frozen
 class RunSuccess:
     """A run that succeeded, and is recorded as succeeded. One that continued as another run has not ended."""
 
@@ -97,7 +98,7 @@ class RunSuccess:
     value: Any = field(repr=False)
 
 
-@frozen
+@late_frozen
 class RunCancellation:
     """A run that was cancelled, and is recorded as cancelled: its clean-up is over."""
 

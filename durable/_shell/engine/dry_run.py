@@ -14,9 +14,9 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field
 
-from durable._core.light_frozen import light_frozen
+from durable._core.light_frozen import late_frozen, light_frozen
 from durable._core.ports import Clock
 from durable._core.program.functions import Workflow
 from durable._core.program.ops import Signal
@@ -62,7 +62,7 @@ class SignalsToSend(Protocol):
         ...
 
 
-@frozen
+@late_frozen
 class DryRun(Generic[T]):
     """
     What a dry run came to. Iterating over it gives its history.

@@ -13,13 +13,12 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Literal, Self, TypedDict, TypeVar
 
-from attrs import frozen
-
 from durable._core.admission import Admission, Queue
 from durable._core.authoring.registry import Given, collect
 from durable._core.authoring.schedules import Schedule
 from durable._core.codec.codec import Codec, ValueCodec
 from durable._core.codec.value_types import ValueType
+from durable._core.light_frozen import late_frozen
 from durable._core.policies.caps import CLEANUP_SECONDS, CRASH_LIMIT, DEFAULT_CAPS, Caps
 from durable._core.policies.limits import Limit, as_listed, check_count, collect_limits
 from durable._core.ports import Clock
@@ -51,7 +50,7 @@ from durable.errors import EngineFailedError, UsageError
 T = TypeVar("T")
 
 
-@frozen
+@late_frozen
 class Stats:
     """A snapshot of an engine."""
 

@@ -7,16 +7,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Literal
 
-from attrs import field, frozen
+from attrs import field
 
 from durable._core.codec.codec import Codec
+from durable._core.light_frozen import late_frozen
 from durable._core.statuses import EndStatus
 from durable._shell.backend import Backend
 from durable._shell.reads import batch_rows
 from durable._shell.reads.batch_rows import BatchRow
 
 
-@frozen
+@late_frozen
 class BatchInfo:
     """
     A batch as it stood when it was read. Instants are epoch seconds, UTC.

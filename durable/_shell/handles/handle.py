@@ -14,12 +14,13 @@ from datetime import datetime, timedelta
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
 
 import anyio
-from attrs import field, frozen
+from attrs import field
 
 from durable._core.admission import Queue
 from durable._core.codec.exceptions.failures import describe
 from durable._core.journal.events import KIND_NAMES, Event, GroupOpened, TimerSet
 from durable._core.journal.payloads import encoded_signal, failure_in, failure_payload, rebuilt
+from durable._core.light_frozen import late_frozen
 from durable._core.policies.limits import Rate
 from durable._core.program.ops import Signal, in_seconds
 from durable._core.program.requests import Request
@@ -70,7 +71,7 @@ P = ParamSpec("P")
 _NOT_GIVEN: Final[Any] = object()
 
 
-@frozen
+@late_frozen
 class HistoryEvent:
     """An event of `run.history()`. `event` holds its fields; `value` is the payload as JSON text."""
 
@@ -508,7 +509,7 @@ class Run(Generic[T]):
         return row
 
 
-@frozen
+@late_frozen
 class QueueInfo:
     """A queue as it stood when it was read."""
 
@@ -568,7 +569,7 @@ class QueueHandle:
         return await self._backend.request(ClearQueue(self.name))
 
 
-@frozen
+@late_frozen
 class LimitInfo:
     """A named limit as it stood when it was read, with the numbers that hold."""
 

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar, overload
 
-from attrs import field, frozen
+from attrs import field
 
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.exceptions.failures import describe
@@ -24,6 +24,7 @@ from durable._core.journal.events import (
 )
 from durable._core.journal.history import effective
 from durable._core.journal.payloads import failure_in
+from durable._core.light_frozen import late_frozen
 from durable._core.program.definition import Definition
 from durable._core.program.functions import Workflow
 from durable._core.statuses import Status
@@ -37,7 +38,7 @@ from durable.errors import RunNotFoundError, UsageError
 T = TypeVar("T")
 
 
-@frozen
+@late_frozen
 class StepOutcome:
     """A step, transaction, job or child workflow of a run, and how it stands."""
 
@@ -61,7 +62,7 @@ class StepOutcome:
         return self._codec.decode(self._payload or "null", kind, where=f"value of {self.name!r} at {self.position}")
 
 
-@frozen
+@late_frozen
 class RunView:
     """
     A run as its journal has it, for `Workflow.query`: all of one moment.

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple, Protocol
 
-from attrs import field, frozen
+from attrs import field
 
 from durable._core.codec.codec import Codec, Payload
-from durable._core.light_frozen import light_frozen
+from durable._core.light_frozen import late_frozen, light_frozen
 from durable._core.program.functions import RunnableDefinition
 from durable._core.program.progress import Progress
 from durable._core.statuses import Status
@@ -74,7 +74,7 @@ class RecordedValues:
         return event.sound_value(self.path, run_id)
 
 
-@frozen
+@late_frozen
 class RunInfo:
     """A run as it stood when it was read. Instants are epoch seconds, UTC."""
 

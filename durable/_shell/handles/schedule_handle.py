@@ -7,10 +7,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from attrs import frozen
-
 from durable._core.authoring.schedules import Missed, Overlap
 from durable._core.codec.codec import Codec
+from durable._core.light_frozen import late_frozen
 from durable._core.program.ops import RunOp, in_seconds
 from durable._shell.backend import Backend
 from durable._shell.handles.handle import Run
@@ -28,7 +27,7 @@ from durable._shell.rows.schedule_row import ScheduleRow
 from durable.errors import ScheduleNotFoundError, UsageError
 
 
-@frozen
+@late_frozen
 class ScheduleInfo:
     """A schedule as it stood when it was read. Instants are epoch seconds, UTC."""
 

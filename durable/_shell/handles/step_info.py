@@ -7,18 +7,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from attrs import field, frozen
+from attrs import field
 
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.exceptions.failures import describe
 from durable._core.journal.payloads import failure_in
+from durable._core.light_frozen import late_frozen
 from durable._core.recorded.memos import memo_name
 from durable._core.recorded.steps import RecordedStep, StepStatus
 from durable._shell.handles.run_info import Arguments
 from durable.errors import DecodeError
 
 
-@frozen
+@late_frozen
 class AttemptInfo:
     """One attempt of a step. Instants are epoch seconds, UTC."""
 
@@ -33,7 +34,7 @@ class AttemptInfo:
     error: str | None
 
 
-@frozen
+@late_frozen
 class StepInfo:
     """A step, transaction or the function of a job, as it stood when it was read. Instants are epoch seconds, UTC."""
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Generic, TypeVar
 
-from attrs import frozen
-
+from durable._core.light_frozen import late_frozen
 from durable._shell.backend import Backend
 from durable._shell.reads.stream_rows import PAGE, stream_page
 from durable.errors import RunNotFoundError
@@ -16,7 +15,7 @@ from durable.errors import RunNotFoundError
 T = TypeVar("T")
 
 
-@frozen
+@late_frozen
 class StreamItem(Generic[T]):
     """An item of a stream."""
 

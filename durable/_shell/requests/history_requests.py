@@ -7,12 +7,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from attrs import frozen
-
 from durable._core.codec.codec import Payload
 from durable._core.journal import history
 from durable._core.journal.events import Event, RunExpired, SignalReceived
-from durable._core.light_frozen import light_frozen
+from durable._core.light_frozen import late_frozen, light_frozen
 from durable._core.recorded.export_format import RunHistory
 from durable._core.statuses import ENDS
 from durable._shell.claims import slots
@@ -165,7 +163,7 @@ class ForkRun(JournalRequest[str]):
         return self.new_id
 
 
-@frozen
+@late_frozen
 class Imported:
     """What an import came to: ids of the runs that were written, and of those that were there already."""
 

@@ -9,11 +9,10 @@ from collections.abc import Iterable
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 import attrs
-from attrs import frozen
 
 from durable._core.codec.exceptions.safe_text import shown
 from durable._core.codec.json_text import loads
-from durable._core.light_frozen import light_frozen
+from durable._core.light_frozen import late_frozen, light_frozen
 from durable.errors import DecodeError, UsageError
 
 #: ready: a run was created, or woken; started: its first turn is on disk; waiting: it was freed.
@@ -50,7 +49,7 @@ NAMES: Final[frozenset[str]] = frozenset(get_args(EventName))
 _GROUPS: Final = sorted({name.partition(".")[0] for name in NAMES})
 
 
-@frozen
+@late_frozen
 class EngineEvent:
     """Something that happened to a run or batch, and is on disk."""
 

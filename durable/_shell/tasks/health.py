@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from attrs import frozen
+from durable._core.light_frozen import late_frozen
 
 
-@frozen
+@late_frozen
 class Health:
     """
     How an engine is.

@@ -9,9 +9,8 @@ from __future__ import annotations
 import textwrap
 from typing import Any, Final
 
-import attrs
-
 from durable._core.codec.exceptions.safe_text import shown
+from durable._core.light_frozen import late_frozen
 from durable.errors import DecodeError
 
 #: Links of a chain of causes and contexts, and levels of groups within groups.
@@ -25,7 +24,7 @@ _CAUSE: Final = "The above exception was the direct cause of the following excep
 _CONTEXT: Final = "During handling of the above exception, another exception occurred:"
 
 
-@attrs.frozen
+@late_frozen
 class Failure:
     """An exception as it is recorded. Everything in it is JSON."""
 

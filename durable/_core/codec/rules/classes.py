@@ -34,6 +34,7 @@ from durable._core.codec.rule import (
     reason_of,
     unsupported,
 )
+from durable._core.light_frozen import late_frozen
 
 GetRule: TypeAlias = Callable[[Any], Rule]
 """The rule for an annotation; of a type that is being built, one that works once it is."""
@@ -185,7 +186,7 @@ def _is_required(declared: Any) -> bool:
     return declared.default is dataclasses.MISSING and declared.default_factory is dataclasses.MISSING
 
 
-@attrs.frozen
+@late_frozen
 class _Field:
     """A field as a record has it."""
 
