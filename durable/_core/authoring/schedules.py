@@ -16,9 +16,9 @@ from itertools import islice, takewhile
 from typing import Any, Literal, TypeAlias
 from zoneinfo import ZoneInfo
 
-from attrs import field, frozen
+from attrs import field
 
-from durable._core.light_frozen import light_frozen
+from durable._core.light_frozen import late_frozen, light_frozen
 from durable._core.program.command import Command
 from durable._core.program.definition import Definition, check_name
 from durable._core.program.ops import RunOp, in_seconds, kind_of
@@ -149,7 +149,7 @@ class Timetable:
         return datetime.fromtimestamp(at, UTC if self.timezone == "UTC" else ZoneInfo(self.timezone))
 
 
-@frozen
+@late_frozen
 class Schedule(Timetable):
     """
     Starts a run at each of its ticks, exactly one a tick.
@@ -188,7 +188,7 @@ class Schedule(Timetable):
     op: RunOp[Any] | Callable[[datetime], RunOp[Any]]
 
     def __attrs_post_init__(self) -> None:
-        super().__attrs_post_init__()
+        Timetable.__attrs_post_init__(self)
         _check_op(f"schedule {self.name!r}", self.op)
 
 

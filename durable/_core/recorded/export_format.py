@@ -232,7 +232,9 @@ def export_lines(history: RunHistory) -> Iterator[str]:
         plain = {"position": note.position, "name": note.name, "at": note.at}
         yield dumps({"note": {**plain, **payload_to_plain(note.value)}})
     for wait in history.waits:
-        yield dumps({"wait": _without_none({name: getattr(wait, name) for name in _WAIT_NAMES})})
+        yield dumps(
+            {"wait": _without_none({each.name: getattr(wait, each.name) for each in attrs_fields(ExportedWait)})}
+        )
     for feed in history.feeds:
         plain = _without_none(
             {name: getattr(feed, name) for name in ("position", "size", "group", "wake_on", "tolerate")}
@@ -243,9 +245,6 @@ def export_lines(history: RunHistory) -> Iterator[str]:
             yield dumps({"item": {**told, **payload_to_plain(item.value)}})
     for dedup in history.dedups:
         yield dumps({"dedup": dedup})
-
-
-_WAIT_NAMES: Final = tuple(attribute.name for attribute in attrs_fields(ExportedWait))
 
 
 def _run_to_plain(history: RunHistory) -> dict[str, Any]:

@@ -8,11 +8,13 @@ new run says nothing that is the owner's to say.
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import cache
 from typing import Any, Final, TypeVar, get_args
 
 from attrs import evolve
 
 from durable import errors
+from durable._core.codec.codec import Codec
 from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.codec.records import record_codec
 from durable._core.codec.rule import Refusal
@@ -27,7 +29,7 @@ R = TypeVar("R")
 
 def plain_result(request: JournalRequest[R], result: R) -> Any:
     """What *request* resulted in, as plain data."""
-    return ENCODING.to_plain(result, _result_type(request))
+    return encoding().to_plain(result, _result_type(request))
 
 
 def result_from(request: JournalRequest[R], plain: Any) -> R:
@@ -37,7 +39,7 @@ def result_from(request: JournalRequest[R], plain: Any) -> R:
     Raises:
         DecodeError: It is none.
     """
-    result: R = ENCODING.from_plain(plain, _result_type(request))
+    result: R = encoding().from_plain(plain, _result_type(request))
     return result
 
 
@@ -79,17 +81,20 @@ def _decode_histories(plain: Any) -> tuple[RunHistory, ...]:
 
 
 def _decode_run(plain: Any) -> NewRun:
-    return without_ties(_RUN.decode(plain))
+    return without_ties(RECORDS.rule(NewRun).decode(plain))
 
 
-_RUN: Final = RECORDS.rule(NewRun)
 _LINES: Final = RECORDS.rule(list[str])
-#: What reads and writes requests.
-ENCODING: Final = record_codec(
-    {
-        NewRun: evolve(_RUN, encode=lambda run, _: to_plain(run), decode=_decode_run),
-        # As the lines of a file, and as strictly checked as those.
-        tuple[RunHistory, ...]: evolve(_LINES, encode=_encode_histories, decode=_decode_histories),
-    },
-    closed=True,
-)
+
+
+@cache
+def encoding() -> Codec:
+    """What reads and writes requests. Made when the first one travels: most programs have no clients."""
+    return record_codec(
+        {
+            NewRun: evolve(RECORDS.rule(NewRun), encode=lambda run, _: to_plain(run), decode=_decode_run),
+            # As the lines of a file, and as strictly checked as those.
+            tuple[RunHistory, ...]: evolve(_LINES, encode=_encode_histories, decode=_decode_histories),
+        },
+        closed=True,
+    )

@@ -7,7 +7,7 @@ from __future__ import annotations
 import sqlite3
 from typing import ClassVar, Final
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from durable._core.codec.codec import Payload
 from durable._core.codec.json_text import loads
@@ -33,7 +33,7 @@ _PAUSABLE: Final = changed_by(Cause.PAUSE)
 _RESOLVABLE: Final = "Only a step whose outcome is unknown, and which blocks its run, can be resolved"
 
 
-@frozen
+@light_frozen
 class StartRuns(JournalRequest[list[str]]):
     """Create runs, or find them by key or id: all of them, or none. Their ids."""
 
@@ -58,7 +58,7 @@ class StartRuns(JournalRequest[list[str]]):
         Raises:
             UsageError: The id of one is reserved.
         """
-        super().prepared(env)
+        JournalRequest.prepared(self, env)
         for run in self.runs:
             if run.chosen_id:
                 check_run_id(run.run_id)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, ClassVar
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from durable._core.authoring.schedules import Timetable
 from durable._core.codec.codec import Payload
@@ -63,7 +63,7 @@ class ResumeSchedule(JournalRequest[bool]):
         return True
 
 
-@frozen
+@light_frozen
 class TriggerSchedule(JournalRequest[str]):
     """
     Start a run of a schedule; where a client records it by itself, the next engine is to. Its id.
@@ -81,7 +81,7 @@ class TriggerSchedule(JournalRequest[str]):
 
     def prepared(self, env: Env) -> TriggerSchedule:
         """Itself, with the run. Functions of schedules are code of the user's, hence called on the event loop."""
-        super().prepared(env)
+        JournalRequest.prepared(self, env)
         if env.schedules is None:
             return self
         return evolve(self, run=env.schedules.run_of(self.name, self.run_id, env.now))
@@ -196,7 +196,7 @@ class DeleteSchedule(JournalRequest[None]):
         effects.schedules.append((self.name, None))
 
 
-@frozen
+@light_frozen
 class BackfillSchedule(JournalRequest[list[str]]):
     """
     Start the runs of a schedule's ticks from *since* to *until* that have none; the ids of all of them.
@@ -218,7 +218,7 @@ class BackfillSchedule(JournalRequest[list[str]]):
 
     def prepared(self, env: Env) -> BackfillSchedule:
         """Itself, with the runs."""
-        super().prepared(env)
+        JournalRequest.prepared(self, env)
         if env.schedules is None:
             return self
         ticks = env.schedules.ticks_of(self.name, self.since, min(self.until, env.now), env.now)

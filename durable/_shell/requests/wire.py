@@ -27,7 +27,7 @@ from durable._shell.requests import (
     run_requests,
     schedule_requests,
 )
-from durable._shell.requests.encoding import ENCODING, error_from, plain_error, plain_result, result_from
+from durable._shell.requests.encoding import encoding, error_from, plain_error, plain_result, result_from
 from durable._shell.requests.once import Once
 from durable._shell.requests.request import JournalRequest
 from durable._shell.rows.templates import bytes_to_json
@@ -113,7 +113,7 @@ def encode_request(request: Asked) -> bytes:
     request_id, asked = _unwrapped(request)
     name = name_of(asked)
     try:
-        arguments = ENCODING.to_plain(asked, type(asked))
+        arguments = encoding().to_plain(asked, type(asked))
     except EncodeError as error:
         msg = f"{name}{error.path[1:]}: found {error.found}, {error.reason}"
         raise UsageError(msg) from error
@@ -167,7 +167,7 @@ def _decode_request(plain: dict[str, Any]) -> Asked:
         msg = f"no request is called {name!r:.80}"
         raise UsageError(msg)
     try:
-        request: Asked = ENCODING.from_plain(arguments, cls)
+        request: Asked = encoding().from_plain(arguments, cls)
     except DecodeError as error:
         raise UsageError(error.about(name)) from error
     return request if request_id is None or isinstance(request, UNRECORDED) else Once(request_id, request)
