@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from attrs import frozen as late_frozen
     from attrs import frozen as light_frozen
 else:
-    from attrs import NOTHING, define, field, frozen
+    from attrs import NOTHING, define, field, fields, frozen
     from attrs.setters import NO_OP
 
     _GIVEN = type(field())
@@ -65,11 +65,15 @@ else:
             raise NotImplementedError
 
     class _Light(_Unfinished):
+        def __init__(self, cls: type, options: dict[str, Any]) -> None:
+            # Seldom called, while to write it takes attrs as long as all else together.
+            super().__init__(cls, options, __repr__=vars(cls).get("__repr__", _shown))
+
         def _finish(self) -> None:
-            fields = {
+            these = {
                 name: each if isinstance(each, _GIVEN) else field(default=each) for name, each in self._given.items()
             }
-            define(self.made, these=fields, slots=False, init=True, on_setattr=NO_OP, **self._options)
+            define(self.made, these=these, slots=False, init=True, on_setattr=NO_OP, **self._options)
 
     class _Late(_Unfinished):
         def __init__(self, cls: type, options: dict[str, Any]) -> None:
@@ -84,6 +88,15 @@ else:
             mine = {name for name in written if name not in vars(self._cls)} - {*self._given, "__slots__"}
             for name in sorted(mine, key=lambda name: name == "__init__"):  # with it others begin
                 setattr(self.made, name, written[name])
+
+    def _shown(record: Any) -> str:
+        """As attrs shows it."""
+        told = (
+            f"{each.name}={(repr if each.repr is True else each.repr)(getattr(record, each.name))}"
+            for each in fields(type(record))
+            if each.repr
+        )
+        return f"{type(record).__qualname__.rpartition('>.')[2]}({', '.join(told)})"
 
     class _Signature:
         """Completes the class of which `inspect` asks for the signature, and leaves the answer to `__init__`."""

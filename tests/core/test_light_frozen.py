@@ -64,6 +64,27 @@ def test_a_record_is_what_attrs_makes_of_a_frozen_class():
         Point()  # pyright: ignore[reportCallIssue]  # what is tried
 
 
+def test_a_record_is_shown_as_attrs_shows_it():
+    """Less what is not to be shown, and by its own method, where it has one."""
+
+    @light_frozen
+    class Told:
+        a: int
+        b: str = field(default="b", repr=False)
+        c: str = field(default="c", repr=str.upper)
+
+    @light_define
+    class Own:
+        a: int
+
+        def __repr__(self) -> str:
+            return "own"
+
+    assert repr(Told(1)) == "Told(a=1, c=C)"
+    assert repr(Own(1)) == "own"
+    assert repr(Named("n", name="x")) == "Named(x='n', y=2, seen=[], name='x')"
+
+
 def test_a_derived_record_has_the_fields_of_both():
     """In the order of attrs: those of the base first."""
     assert [each.name for each in attrs.fields(Named)] == ["x", "y", "seen", "name"]
