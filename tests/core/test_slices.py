@@ -289,3 +289,14 @@ def test_all_that_arrived_is_recorded_by_the_first_commit():
     assert {event.kind for event in first.events} > {StepSucceeded.kind, SignalReceived.kind}
     assert all(event.category == "command" for event in second.events[:-1])
     world.ex.close()
+
+
+def test_a_decision_is_plain_only_without_anything_that_few_have():
+    """A field that is added to decisions is one that few have, or is written with every turn."""
+    with_every_turn = {"events", "steps", "ended", "outcome", "reason"}
+    for each in fields(Decision):
+        some = False if each.name == "compensated" else {} if each.name == "attributes" else (1,)
+        decision = Decision()
+        assert decision.is_plain()
+        setattr(decision, each.name, some)
+        assert decision.is_plain() == (each.name in with_every_turn), each.name

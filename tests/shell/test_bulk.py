@@ -7,7 +7,7 @@ import sqlite3
 import pytest
 
 from durable import Flow, Return, step, workflow
-from durable._shell.storage.bulk import about_many, write_many
+from durable._shell.storage.bulk import NULL, about_many, write_many
 
 
 @pytest.fixture
@@ -33,6 +33,15 @@ def test_what_is_none_is_null(table):
     Whatever the type of its column; and what only looks empty is not.
     """
     write_many(table, "INSERT INTO t (number, text) VALUES {rows}", [(None, None), (0, ""), (1, None)])
+    found = table.execute("SELECT typeof(number), typeof(text) FROM t ORDER BY place").fetchall()
+    assert found == [("null", "null"), ("integer", "text"), ("integer", "null")]
+
+
+def test_rows_that_are_bound_already_are_written_as_they_are(table):
+    """
+    With NULL where they are empty: as the writer's own rows of events, runs and waits are made.
+    """
+    write_many(table, "INSERT INTO t (number, text) VALUES {rows}", [(NULL, NULL), (0, ""), (1, NULL)], is_bound=True)
     found = table.execute("SELECT typeof(number), typeof(text) FROM t ORDER BY place").fetchall()
     assert found == [("null", "null"), ("integer", "text"), ("integer", "null")]
 

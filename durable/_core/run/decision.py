@@ -262,6 +262,17 @@ class Decision:
     #: Why the run cannot proceed without a person, if so.
     blocked: str | None = None
 
+    def is_plain(self) -> bool:
+        """Whether it has nothing but events, steps that begin, and an end: as nearly all have."""
+        return not (  # as text, not by `attrgetter`: that takes seven times as long
+            self.transactions or self.slots or self.slots_released or self.children or self.requests or self.replies
+            or self.cancelled_steps or self.cancelled_children or self.cancel_all_children or self.feeds
+            or self.feeds_closed or self.feeds_next or self.waits or self.waits_closed or self.waits_ending
+            or self.attributes is not None or self.emitted or self.progress is not None
+            or self.compensated is not None or self.failed_attempts or self.troubled or self.logs
+            or self.continued is not None or self.blocked is not None
+        )  # fmt: skip
+
     def starts(self, position: str) -> bool:
         """Whether an attempt at *position* is to begin with this turn."""
         return any(step.position == position for step in self.steps) or any(

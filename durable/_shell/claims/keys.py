@@ -18,10 +18,11 @@ from typing import Literal, TypeAlias
 from attrs import evolve
 
 from durable._core.codec.digests import may_be_equal
+from durable._core.journal.columns import to_row
 from durable._core.light_frozen import light_frozen
 from durable._core.statuses import ENDS
 from durable._shell.rows.checksums import checksum
-from durable._shell.rows.rows import Large, NewRun, TurnWrite
+from durable._shell.rows.rows import NewRun, TurnWrite
 from durable._shell.storage.seals import is_sound, was_there
 from durable.errors import KeyConflictError
 
@@ -158,9 +159,9 @@ def made_too_early(conn: sqlite3.Connection, turns: Sequence[TurnWrite]) -> set[
         row = conn.execute("SELECT checksum FROM durable_renewed WHERE run = ?", (turn.state.run,)).fetchone()
         if row is None or not turn.events:
             continue
-        _, _, kind, position, at, body, value, recorded = turn.events[0]
-        payload = value.value if isinstance(value, Large) else value
-        if checksum(row[0], kind, position, at, body, payload) != recorded:
+        first = turn.decision.events[0]
+        kind, position, body, payload = to_row(first)
+        if checksum(row[0], kind, position, first.at, body, payload) != turn.events[0][-1]:
             found.add(turn.state.run)
         else:
             conn.execute("DELETE FROM durable_renewed WHERE run = ?", (turn.state.run,))

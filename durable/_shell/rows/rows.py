@@ -29,6 +29,7 @@ from durable._shell.rows.checksums import checksum, older_checksum
 from durable._shell.rows.engine_events import EventName
 from durable._shell.rows.said import Said
 from durable._shell.rows.schedule_row import ScheduleRow
+from durable._shell.storage.bulk import NULL
 from durable.errors import JournalCorruptError
 
 #: Payloads from this size on are kept once, by content, in a table of their own. Below it the
@@ -56,8 +57,8 @@ def payload_digest(value: Payload) -> bytes:
     return hashlib.blake2b(value.encode() if isinstance(value, str) else value, digest_size=32).digest()
 
 
-#: run, seq, kind, position, at, body, value (or `Large`), checksum
-EventTuple: TypeAlias = tuple[int, int, int, str | None, float, str | None, Any, int]
+#: run, seq, kind, position, at, body, value (or `Large`), checksum; where there is none of them, `NULL`.
+EventTuple: TypeAlias = tuple[int, int, int, str | float, float, str | float, Any, int]
 
 
 @light_define
@@ -89,8 +90,9 @@ class RunState:
             at = event.at
             chain = checksum(chain, kind, position, at, body, value)
             seq += 1
-            kept: Any = value if value is None or len(value) < LARGE_BYTES else stored(value)
-            rows.append((run, seq, kind, position, at, body, kept, chain))
+            kept: Any = NULL if value is None else value if len(value) < LARGE_BYTES else stored(value)
+            placed = NULL if position is None else position
+            rows.append((run, seq, kind, placed, at, NULL if body is None else body, kept, chain))
         self.seq, self.chain = seq, chain
         return rows
 
@@ -346,6 +348,8 @@ class TurnWrite:
     deadline: float | None = None
     #: It is written only if there are no such runs, see `Decision.feeds_next`.
     feeds_next: Sequence[str] = ()
+    #: Whether its decision is known to be plain.
+    is_plain: bool = False
 
 
 @light_define

@@ -16,14 +16,18 @@ from typing import Any, Final
 
 #: As what None is bound, of the many columns that are empty. SQLite keeps a NaN as NULL, while the sqlite3 module asks
 #: of each None whether somebody has an adapter for it: that takes longer than all else about the value.
-_NULL: Final = nan
+NULL: Final = nan
 #: Rows of one statement. Few sizes, since each is a statement that SQLite prepares and keeps. Two are what one step
 #: of one run records.
 SIZES: Final = (64, 16, 4, 2, 1)
 
 
-def write_many(conn: sqlite3.Connection, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-    """Execute *sql*, with ``VALUES {rows}`` in it, for *rows* in their order."""
+def write_many(conn: sqlite3.Connection, sql: str, rows: Sequence[Sequence[Any]], *, is_bound: bool = False) -> None:
+    """
+    Execute *sql*, with ``VALUES {rows}`` in it, for *rows* in their order.
+
+    Where *is_bound*, what is empty in them is `NULL` already: so no line of Python looks at each of their values.
+    """
     if not rows:
         return
     places = f"({', '.join('?' * len(rows[0]))})"
@@ -31,7 +35,8 @@ def write_many(conn: sqlite3.Connection, sql: str, rows: Sequence[Sequence[Any]]
     for size in SIZES:
         while end - at >= size:
             several = sql.format(rows=", ".join([places] * size))
-            conn.execute(several, [_NULL if value is None else value for row in rows[at : at + size] for value in row])
+            values = chain.from_iterable(rows[at : at + size])
+            conn.execute(several, tuple(values) if is_bound else [NULL if each is None else each for each in values])
             at += size
 
 

@@ -258,6 +258,18 @@ class TurnWriter:
             write = LastTurn(self._state, now, decision, events, inbox_upto, decision.ended, allocate=services.allocate)
             self._add_signals(write, execution)
             self._add_followers(write, execution, decision.ended)
+        write.is_plain = decision.is_plain()
+        if not write.is_plain:
+            self._add_rest(write, made)
+        write.notes = self._notes.dropped(decision)
+        write.notices_of = self._notices
+        write.begins = not self.announced
+        self.announced = True
+        return write
+
+    def _add_rest(self, write: TurnWrite, made: Made | None) -> None:
+        """What few turns have, of the decision that is to be written."""
+        services, decision, now = self._services, write.decision, write.at
         refusable = bool(decision.requests)
         if decision.children:
             write.children = [self._child(action, now) for action in decision.children] if made is None else made[1]
@@ -274,11 +286,6 @@ class TurnWriter:
             write.attributes = merging(decision.attributes, services.codec)
         if decision.troubled and (abandoned := [step.position for step in decision.troubled if step.abandoned]):
             write.outlasting = self._attempts.outlasting(abandoned)
-        write.notes = self._notes.dropped(decision)
-        write.notices_of = self._notices
-        write.begins = not self.announced
-        self.announced = True
-        return write
 
     def _add_signals(self, write: LastTurn, execution: AnyExecution) -> None:
         """

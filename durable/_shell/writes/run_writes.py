@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, assert_never
+from operator import itemgetter
+from typing import Any, Final, assert_never
 
 from attrs import evolve
 
@@ -16,7 +17,7 @@ from durable._shell.claims import keys, slots
 from durable._shell.reads.run_rows import last_of_chain
 from durable._shell.rows.rows import Effects, EventTuple, Large, NewRun, RunState, labels_json, ready_run
 from durable._shell.rows.templates import to_json
-from durable._shell.storage.bulk import write_many
+from durable._shell.storage.bulk import NULL, write_many
 from durable._shell.writes.wakeups import claim, keep_payload, put_signal, request_cancel
 from durable.errors import LimitReachedError, RunExistsError, RunNotFoundError, UsageError
 
@@ -40,12 +41,16 @@ VALUES {rows}
 """
 
 
+#: The value in a row of an event.
+_value_of: Final = itemgetter(6)
+
+
 def write_rows(conn: sqlite3.Connection, rows: list[Any]) -> None:
     """Append rows of events; large payloads go to their own table."""
-    if any(type(row[6]) is Large for row in rows):
+    if Large in map(type, map(_value_of, rows)):
         write_many(conn, _INSERT_LARGE_EVENTS, [_with_payload(conn, row) for row in rows])
     else:
-        write_many(conn, _INSERT_EVENTS, rows)
+        write_many(conn, _INSERT_EVENTS, rows, is_bound=True)
 
 
 def _with_payload(conn: sqlite3.Connection, row: EventTuple) -> Sequence[Any]:
@@ -57,13 +62,13 @@ def _with_payload(conn: sqlite3.Connection, row: EventTuple) -> Sequence[Any]:
 
 def write_runs(conn: sqlite3.Connection, runs: list[Any], events: list[Any], waits: Sequence[Any]) -> None:
     """
-    Write what `add_run` has added.
+    Write what `add_run` has added, and other such rows: `NULL` where they are empty.
 
     Raises:
         UsageError: The id of one is another run's.
     """
     try:
-        write_many(conn, _INSERT_RUNS, runs)
+        write_many(conn, _INSERT_RUNS, runs, is_bound=True)
     except sqlite3.IntegrityError as error:
         taken = _taken_id(conn, runs)
         if taken is None:
@@ -71,7 +76,7 @@ def write_runs(conn: sqlite3.Connection, runs: list[Any], events: list[Any], wai
         msg = f"the run that it starts would be called {taken!r}, as another run is: prune that one, then resume this"
         raise UsageError(msg) from error
     write_rows(conn, events)
-    write_many(conn, INSERT_WAITS, waits)
+    write_many(conn, INSERT_WAITS, waits, is_bound=True)
 
 
 def _taken_id(conn: sqlite3.Connection, runs: Sequence[Any]) -> str | None:
@@ -85,8 +90,8 @@ def _taken_id(conn: sqlite3.Connection, runs: Sequence[Any]) -> str | None:
 def add_run(new: NewRun, runs: list[Any], events: list[Any], waits: list[Any], effects: Effects) -> None:
     """Add the rows of *new* to those of a transaction."""
     at = new.started.at
-    ready_at = at if new.due_at is None and not new.behind else None
     follow_ups = to_json(new.follow_ups) if new.follow_ups else None
+    key = NULL if new.key is None else new.key
     runs.append(
         (
             new.run,
@@ -98,34 +103,34 @@ def add_run(new: NewRun, runs: list[Any], events: list[Any], waits: list[Any], e
             new.queue,
             new.priority,
             new.place,
-            ready_at,
-            new.key,
-            new.key,
-            new.key_ttl,
+            at if new.due_at is None and not new.behind else NULL,
+            key,
+            key,
+            NULL if new.key_ttl is None else new.key_ttl,
             new.arguments,
-            new.parent,
-            new.position,
-            labels_json(new.labels),
-            new.retry,
-            new.timeout,
-            new.expires_at,
-            new.follows,
-            follow_ups,
-            new.batch,
-            new.callback,
+            NULL if new.parent is None else new.parent,
+            NULL if new.position is None else new.position,
+            labels_json(new.labels) if new.labels else NULL,
+            NULL if new.retry is None else new.retry,
+            NULL if new.timeout is None else new.timeout,
+            NULL if new.expires_at is None else new.expires_at,
+            NULL if new.follows is None else new.follows,
+            NULL if follow_ups is None else follow_ups,
+            NULL if new.batch is None else new.batch,
+            NULL if new.callback is None else new.callback,
             at,
         )
     )
     state = RunState(new.run, new.run_id, new.workflow, new.queue)
     events += state.append([new.started])
-    waits += [(new.run, "", str(run), "start", "any", None, run, None, at) for run in new.behind]
+    waits += [(new.run, "", str(run), "start", "any", NULL, run, NULL, at) for run in new.behind]
     if new.due_at is not None:
-        waits.append((new.run, "", "", "start", "any", None, None, new.due_at, at))
+        waits.append((new.run, "", "", "start", "any", NULL, NULL, new.due_at, at))
         effects.fires(new.due_at)
     elif not new.behind:
         effects.ready.append(ready_run(new, follow_ups, (new.started, state.chain)))
     if new.expires_at is not None:
-        waits.append((new.run, "", "", "expiry", "any", None, None, new.expires_at, at))
+        waits.append((new.run, "", "", "expiry", "any", NULL, NULL, new.expires_at, at))
         effects.fires(new.expires_at)
 
 

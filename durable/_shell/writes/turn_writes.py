@@ -49,7 +49,7 @@ from durable._shell.rows.rows import (
     TurnWrite,
 )
 from durable._shell.rows.templates import from_json
-from durable._shell.storage.bulk import about_many, join_many, write_many
+from durable._shell.storage.bulk import NULL, about_many, join_many, write_many
 from durable._shell.writes import answers
 from durable._shell.writes.apart import apart
 from durable._shell.writes.batch_ends import tell_batches
@@ -156,23 +156,26 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
     keyed: list[tuple[TurnWrite, NewRun, Wait | None]] = []
     slotted: list[TurnWrite] = []
     asking: list[TurnWrite] = []
+    others: list[TurnWrite] = []
     effects.turns += turns
     for turn in turns:
         effects.changed.add(turn.state.run)
         events += turn.events
-        for child, wait in _children(turn) if turn.children else ():
-            if child.may_be_refused:
-                keyed.append((turn, child, wait))
-                continue
-            add_run(child, runs, events, waits, effects)
-            if wait is not None:
-                waits.append(_wait_row(turn.state.run, wait, child.run, turn.at))
-        if turn.decision.slots or turn.decision.slots_released:
-            slotted.append(turn)
-        if turn.decision.requests:
-            asking.append(turn)
+        if not turn.is_plain:
+            others.append(turn)
+            for child, wait in _children(turn) if turn.children else ():
+                if child.may_be_refused:
+                    keyed.append((turn, child, wait))
+                    continue
+                add_run(child, runs, events, waits, effects)
+                if wait is not None:
+                    waits.append(_wait_row(turn.state.run, wait, child.run, turn.at))
+            if turn.decision.slots or turn.decision.slots_released:
+                slotted.append(turn)
+            if turn.decision.requests:
+                asking.append(turn)
         if turn.deadline is not None:
-            waits.append((turn.state.run, "", "", "deadline", "any", None, None, turn.deadline, turn.at))
+            waits.append((turn.state.run, "", "", "deadline", "any", NULL, NULL, turn.deadline, turn.at))
             effects.fires(turn.deadline)
         if turn.inbox_upto:
             items.append((turn.state.run, turn.inbox_upto))
@@ -184,7 +187,7 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
             ended.append(turn)
     write_runs(conn, runs, events, ())
     shared: set[tuple[int, str]] = set()
-    for turn in turns:
+    for turn in others:
         for wait in turn.decision.waits_closed:
             if wait.wake_on != "any":
                 shared.add((turn.state.run, wait.group))
@@ -192,9 +195,9 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
                 "DELETE FROM durable_waits WHERE run = ? AND grp = ? AND position = ? AND kind = ?",
                 (turn.state.run, wait.group, wait.position, wait.kind),
             )
-    write_many(conn, INSERT_WAITS, waits)
+    write_many(conn, INSERT_WAITS, waits, is_bound=True)
     write_many(conn, _TAKEN_IN, items)
-    for turn in turns:
+    for turn in others:
         if turn.decision.waits:
             _add_waits(conn, turn, effects)
     for turn, child, wait in keyed:
@@ -202,8 +205,11 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
     write_many(conn, _RUNNING, running)
     for run, group in shared:
         _look_behind(conn, run, group, effects)
-    for turn in turns:
+    for turn in others:
         _write_rest(conn, turn, effects)
+    for turn in turns:
+        if turn.notes is not None:
+            _drop_notes(conn, turn.state.run, turn.notes)
     if slotted:
         _write_slots(conn, slotted, effects)
     for turn in freed:
@@ -277,7 +283,7 @@ def _write_slots(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: 
 
 
 def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> None:
-    """What few turns have: a block, attributes, notes that are done with, children to cancel."""
+    """What few turns have: a block, attributes, children to cancel."""
     run, decision = turn.state.run, turn.decision
     if turn.status == "blocked":
         conn.execute(
@@ -299,8 +305,6 @@ def _write_rest(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> 
         write_said(conn, turn.said, effects)
     if decision.compensated is not None:
         conn.execute("UPDATE durable_runs SET compensated = ? WHERE run = ?", (decision.compensated, run))
-    if turn.notes is not None:
-        _drop_notes(conn, run, turn.notes)
     for position in decision.feeds_closed:
         close_feed(conn, run, position, turn.at, effects)
     for run_id in decision.cancelled_children:
@@ -383,7 +387,11 @@ def _await_end(conn: sqlite3.Connection, run: int, wait: Wait, at: float, effect
 
 
 def _wait_row(run: int, wait: Wait, target: int | None, at: float) -> tuple[Any, ...]:
-    return (run, wait.group, wait.position, wait.kind, wait.wake_on, wait.name, target, wait.fire_at, at)
+    """As a row: `NULL` where it is empty."""
+    name = NULL if wait.name is None else wait.name
+    fire_at = NULL if wait.fire_at is None else wait.fire_at
+    awaited = NULL if target is None else target
+    return (run, wait.group, wait.position, wait.kind, wait.wake_on, name, awaited, fire_at, at)
 
 
 def _add_waits(conn: sqlite3.Connection, turn: TurnWrite, effects: Effects) -> None:

@@ -105,7 +105,7 @@ def tell_waiters(conn: sqlite3.Connection, ends: Sequence[AwaitedEnd], effects: 
         rows.append(item_row(conn, waiter, event, wakes=wakes, name=owed.get((waiter, position))))
         if wakes:
             woken[waiter] = event.at
-    write_many(conn, INSERT_ITEMS, rows)
+    write_many(conn, INSERT_ITEMS, rows, is_bound=True)
     for waiter, feeds in stopped:
         put_behind(conn, waiter, feeds)
     for waiter, at in woken.items():

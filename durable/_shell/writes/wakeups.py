@@ -38,7 +38,7 @@ from durable._shell.reads.lenient import LOST, fetch_all
 from durable._shell.reads.ready_rows import read_ready
 from durable._shell.reads.run_rows import HELD_SQL, RunRow, current_run
 from durable._shell.rows.rows import Damaged, Effects, Large, ReadyRun, Stopped, stored
-from durable._shell.storage.bulk import about_many, write_many
+from durable._shell.storage.bulk import NULL, about_many, write_many
 from durable._shell.storage.seals import is_sound
 from durable._shell.writes.apart import apart
 from durable.errors import RunStateError
@@ -93,7 +93,7 @@ def keep_payload(conn: sqlite3.Connection, large: Large) -> int:
 
 def put_item(conn: sqlite3.Connection, run: int, event: Event, effects: Effects, *, wakes: bool) -> None:
     """Put an arrival into a run's inbox, and wake the run if it *wakes*."""
-    write_many(conn, INSERT_ITEMS, [item_row(conn, run, event, wakes=wakes)])
+    write_many(conn, INSERT_ITEMS, [item_row(conn, run, event, wakes=wakes)], is_bound=True)
     if wakes:
         wake(conn, run, event.at, effects)
 
@@ -148,13 +148,15 @@ def close_callback(conn: sqlite3.Connection, run: int, position: str) -> None:
 def item_row(
     conn: sqlite3.Connection, run: int, event: Event, *, wakes: bool, name: str | None = None
 ) -> tuple[Any, ...]:
-    """An arrival as a row of the inbox; *name*: the feed that owes a run for it."""
+    """An arrival as a row of the inbox, `NULL` where it is empty; *name*: the feed that owes a run for it."""
     kind, position, body, value = to_row(event)
     kept = stored(value)
-    payload = keep_payload(conn, kept) if isinstance(kept, Large) else None
+    payload = keep_payload(conn, kept) if isinstance(kept, Large) else NULL
+    inline = NULL if kept is None or isinstance(kept, Large) else kept
     name = event.name if isinstance(event, SignalReceived) else name
-    inline = None if payload is not None else kept
-    return (run, kind, position, event.at, body, inline, payload, name, wakes)
+    placed = NULL if position is None else position
+    called = NULL if name is None else name
+    return (run, kind, placed, event.at, NULL if body is None else body, inline, payload, called, wakes)
 
 
 def wake(conn: sqlite3.Connection, run: int, at: float, effects: Effects) -> None:
