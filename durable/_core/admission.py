@@ -285,6 +285,13 @@ class Admission(Generic[R]):
         self._active[run] = queue
         return True
 
+    def is_idle(self) -> bool:
+        """Whether no run waits for a slot, neither here nor in the file."""
+        for lane in self._lanes.values():  # noqa: SIM110 - `all` would cost each end of a run a generator
+            if lane.line or lane.woken or lane.more:
+                return False
+        return True
+
     def opens_at(self, now: float) -> float | None:
         """When to look again, because a rate is all that keeps a candidate waiting."""
         if len(self._active) >= self._concurrency:

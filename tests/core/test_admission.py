@@ -381,3 +381,20 @@ def test_a_rate_takes_a_timedelta():
     As every duration does.
     """
     assert Rate(3, per=timedelta(minutes=1)) == Rate(3, per=60)
+
+
+def test_nobody_waits_where_there_is_no_candidate_and_the_file_holds_no_more():
+    """
+    Who became active waits no more; who stands behind a rate, or is only in the file, does.
+    """
+    admission: Admission[str] = Admission([Queue("q"), Queue("r", rate=Rate(1, per=60))], 10)
+    assert admission.is_idle()
+    offer(admission, 1)
+    assert not admission.is_idle()
+    assert admit_all(admission) == ["q1"]
+    assert admission.is_idle()
+    admission.found_more("q", more=True)
+    assert not admission.is_idle()
+    admission.found_more("q", more=False)
+    admission.offer("r", 2, 0, 0.0, "woken", begun=True)
+    assert not admission.is_idle()

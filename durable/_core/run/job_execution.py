@@ -52,7 +52,7 @@ from durable._core.policies.retry import Retry, attempts_of
 from durable._core.program.functions import Job
 from durable._core.program.ops import NO_OPTIONS, Options, StepOp
 from durable._core.run import ending
-from durable._core.run.decision import Decision, TroubledStep, grown
+from durable._core.run.decision import UNDECIDED, Decision, TroubledStep, grown
 from durable._core.run.step_states import (
     ASKED,
     QUEUED,
@@ -119,7 +119,7 @@ class JobExecution:
         self._given: StepSucceeded | None = None
         #: What asked for the end that it is told of, and waits for.
         self._asked_to_end: EndRequest | None = None
-        self._decision = Decision()
+        self._decision = UNDECIDED
         self._op: StepOp[Any] | None = None
         self._signals: list[SignalReceived] = []
         self._late: list[SignalReceived] = []
@@ -142,6 +142,7 @@ class JobExecution:
 
     def advance(self, arrived: Sequence[Event], *, now: float) -> Decision:
         """As `Execution.advance`."""
+        decision = self._decision = Decision()
         if self._given is not None:
             self._take(self._given, now)
         elif self.state is ASKED and not history.ends_unborn(arrived):
@@ -151,7 +152,7 @@ class JobExecution:
                 self._take(event, now)
             elif isinstance(event, SignalReceived):
                 self._late.append(event)
-        decision, self._decision = self._decision, Decision()
+        self._decision = UNDECIDED
         self._size = grown(self._caps, self.run_id, self._size, decision, remedy="Give up earlier (retry=)")
         return decision
 

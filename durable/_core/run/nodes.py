@@ -580,7 +580,7 @@ class OpenRun:
             if position in self.comparing.positions and not self._carries(recorded):
                 self._carries_other(recorded, event)
             return recorded, False
-        if not self.may_ask_anew:
+        if self.replaying and not self.may_ask_anew:
             self.diverge(position, event)
         self.decision.events.append(event)
         return event, True

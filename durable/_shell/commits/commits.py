@@ -246,8 +246,9 @@ class Commits:
             _not_begun(firsts)
             future.set_exception(_closed())
             return future
+        if not self._turns:  # else it is wanted already
+            self._want()
         self._turns.append(Turn(write, future, firsts))
-        self._want()
         return future
 
     def first_turn(self, write: TurnWrite) -> Turn:

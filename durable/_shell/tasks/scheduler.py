@@ -244,7 +244,7 @@ class Scheduler:
             self._services.activity.end()  # begun where this was asked for
 
     def _pump(self) -> None:
-        if self._stopping or self._pumping:
+        if self._stopping or self._pumping or self._admission.is_idle():
             return
         now = self._services.clock.now()
         begun = 0

@@ -138,7 +138,8 @@ class TurnWriter:
         firsts: Sequence[Turn] = ()
         if decision.ended is None:
             write = self.turn(decision, execution, inbox_upto, now, made=made, last=last)
-            write.feeds_next = () if made is not None or self.is_outrun(decision) else decision.feeds_next
+            if decision.feeds_next and made is None and not self.is_outrun(decision):
+                write.feeds_next = decision.feeds_next
             if write.children:
                 firsts = self._services.begin_unborn(write.children)
         else:

@@ -82,6 +82,7 @@ def dict_rule(name: str, key_rule: Rule, item_rule: Rule) -> Rule:
     convert, revert = item_rule.encode, item_rule.decode
     key_convert, key_revert = key_rule.encode, key_rule.decode
     digits = key_rule.types == PLAIN[int].types
+    as_they_are = key_rule is PLAIN[str]  # the keys of an object are text
 
     def encode(value: Any, depth: int) -> Any:
         if type(value) is not dict:
@@ -93,6 +94,9 @@ def dict_rule(name: str, key_rule: Rule, item_rule: Rule) -> Rule:
         key: Any = None
         try:
             for key, item in value.items():
+                if as_they_are and type(key) is str and key.isascii():
+                    out[key] = convert(item, depth)
+                    continue
                 plain = key_convert(key, depth)
                 if digits:
                     plain = str(plain)
@@ -105,7 +109,6 @@ def dict_rule(name: str, key_rule: Rule, item_rule: Rule) -> Rule:
         return out
 
     revert_text = _decode_digits if digits else key_revert
-    as_they_are = key_rule is PLAIN[str]  # the keys of an object are text
 
     def decode(plain: Any) -> Any:
         if type(plain) is list:
