@@ -29,6 +29,8 @@ class Definitions(Mapping[str, Runnable]):
         self._aliases: dict[str, str] = {}
         for definition in definitions:
             self._add(definition)
+        #: Of all of them, which live as long as this: each start asks, and a program may have hundreds.
+        self._ids = frozenset(map(id, self._versions.values()))
         for definition in self._versions.values():
             for alias in definition.aliases:
                 self._add_alias(alias, definition)
@@ -66,7 +68,7 @@ class Definitions(Mapping[str, Runnable]):
 
     def knows(self, definition: Definition[..., Any]) -> bool:
         """Whether *definition* itself is one of them, in whatever version."""
-        return any(each is definition for each in self._versions.values() if each.name == definition.name)
+        return id(definition) in self._ids
 
     def all(self) -> list[Runnable]:
         """Every version of every one."""

@@ -221,6 +221,15 @@ class Codec:
         """The text ``[[args...],{kwargs...}]`` of arguments that `ArgumentTypes.bind` has normalised."""
         if not args and not kwargs and not self._hooks:
             return "[[],{}]"
+        if not kwargs:  # as most; the way below makes a path for each, should it be refused
+            known, depth = self._known, self._max_depth
+            try:
+                plain = [known[types.positional(index)].encode(value, depth) for index, value in enumerate(args)]
+            except BaseException as error:  # as in `encode`
+                if came_from_outside(error):
+                    raise
+            else:
+                return self.dump_plain([plain, {}], where=where)
         positional = [
             self.to_plain(value, types.positional(index), where=where, path=f"[0][{index}]")
             for index, value in enumerate(args)
@@ -248,10 +257,16 @@ class Codec:
                 pass
             case _:
                 raise DecodeError(where, "$", "[[arguments],{named arguments}]", f"found {type(plain).__name__}")
-        args = tuple(
-            self.from_plain(item, types.positional(index), where=where, path=f"[0][{index}]")
-            for index, item in enumerate(positional)
-        )
+        known = self._known
+        try:
+            args = tuple([known[types.positional(index)].decode(item) for index, item in enumerate(positional)])
+        except BaseException as error:  # as in `decode`
+            if came_from_outside(error):
+                raise
+            args = tuple(
+                self.from_plain(item, types.positional(index), where=where, path=f"[0][{index}]")
+                for index, item in enumerate(positional)
+            )
         kwargs = {
             name: self.from_plain(item, types.named(name), where=where, path=f"[1].{name}")
             for name, item in named.items()

@@ -175,21 +175,26 @@ class ChildNode(Leaf[ChildArrival]):
         self.type = run_op.definition.result
         arguments: Payload = ""
         keys: tuple[str | None, str] = None, ""
-        if not ex.replays(position):  # before anything is recorded: what fails is raised at the user's line
+        recorded, name = ex.replays(position), run_op.definition.name
+        if not recorded:  # before anything is recorded: what fails is raised at the user's line
             arguments = arguments_payload(run_op, ex.codec)
             keys = keys_of(run_op, arguments, ex.codec)
-        event, fresh = ex.command(
-            ChildStarted(
-                position,
-                run_op.definition.name,
-                run_op.given.id or ex.child_id(position),
-                not self.starting,
-                ex.site(op),
-                call_digest(run_op, arguments, ex.codec) if arguments else "",
-                ex.time,
-            ),
-            run_op.definition.aliases,
-        )
+        event, fresh = None, False
+        if isinstance(recorded, ChildStarted) and recorded.awaited is not self.starting:
+            event = ex.taken_as(position, ChildStarted, name)
+        if event is None:
+            event, fresh = ex.command(
+                ChildStarted(
+                    position,
+                    name,
+                    run_op.given.id or ex.child_id(position),
+                    not self.starting,
+                    ex.site(op),
+                    call_digest(run_op, arguments, ex.codec) if arguments else "",
+                    ex.time,
+                ),
+                run_op.definition.aliases,
+            )
         self.run_id = event.run_id
         if not fresh and not ex.old_ids:
             ex.old_ids = run_ids.is_old_child(self.run_id, ex.run_id)
