@@ -8,6 +8,8 @@ import gc
 import re
 import sys
 import traceback
+import weakref
+from dataclasses import dataclass
 
 import anyio
 import pytest
@@ -33,6 +35,37 @@ def begun(body, **options) -> World:
 
 async def future() -> None:
     await asyncio.get_running_loop().create_future()
+
+
+@dataclass(eq=False)
+class Large:
+    size: int
+
+
+@step
+def large() -> Large:
+    return Large(1)
+
+
+@pytest.mark.parametrize("awaits", [False, True])
+def test_a_value_that_the_code_let_go_is_not_kept_while_it_waits(awaits):
+    """
+    A run that waits holds what its code holds, and not the last outcome besides.
+    """
+    kept = []
+
+    async def body() -> Flow[int]:
+        found: Large = (await large()) if awaits else (yield large())
+        kept.append(weakref.ref(found))
+        del found
+        yield sleep(10)
+        yield Return(1)
+
+    world = begun(body)
+    world.succeed("0", {"size": 1})
+    gc.collect()
+    assert [ref() for ref in kept] == [None]
+    world.ex.close()
 
 
 FOREIGN = [

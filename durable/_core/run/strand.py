@@ -204,7 +204,10 @@ _CLOSED = object()
 def _driven(agen: AsyncGenerator[Any, Any], awaitable: Any) -> Generator[Any, Any, None]:
     """Gives what *agen* yields, and what it awaits; begins with what *awaitable*, of *agen*, leads to."""
     while True:
-        awaitable = agen.asend((yield (yield from awaitable)))
+        asked = yield from awaitable
+        del awaitable  # it keeps what was sent: as long as the code stands there, if it stayed
+        awaitable = agen.asend((yield asked))
+        del asked
 
 
 def _awaited_in(driven: Any) -> Any:
