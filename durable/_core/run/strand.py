@@ -111,15 +111,19 @@ class Strand:
         if agen is None:
             return _CLOSED
         self._code = _driven(agen, _first_awaitable(agen, error))
+        error = None  # its traceback will hold this frame
         return self._code.send(None)
 
     def _raise(self, code: Generator[Any, Any, Any] | Coroutine[Any, Any, Any], error: BaseException) -> Any:
         """Raise *error* where the code stands. What it asks for then."""
         agen = self._agen
-        if agen is None or _awaited_in(code) is not None:
-            return code.throw(error)
-        self._code = _driven(agen, agen.athrow(error))  # rather than through *code*, which its traceback would pass
-        return self._code.send(None)
+        try:
+            if agen is None or _awaited_in(code) is not None:
+                return code.throw(error)
+            self._code = _driven(agen, agen.athrow(error))  # rather than through *code*, which its traceback would pass
+            return self._code.send(None)
+        finally:
+            del error  # its traceback holds this frame: a cycle
 
     def _end(self, raised: BaseException) -> None:
         """Note how the code has ended."""
@@ -204,8 +208,10 @@ _CLOSED = object()
 def _driven(agen: AsyncGenerator[Any, Any], awaitable: Any) -> Generator[Any, Any, None]:
     """Gives what *agen* yields, and what it awaits; begins with what *awaitable*, of *agen*, leads to."""
     while True:
-        asked = yield from awaitable
-        del awaitable  # it keeps what was sent: as long as the code stands there, if it stayed
+        try:
+            asked = yield from awaitable
+        finally:
+            del awaitable  # it keeps what was sent or raised: else as long as the code waits, or in a cycle
         awaitable = agen.asend((yield asked))
         del asked
 
