@@ -3,6 +3,7 @@ Driving user code: foreign awaits, wrong yields, dropped ops, dead mode, context
 """
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import re
@@ -17,7 +18,9 @@ import pytest
 from durable._core.authoring.decorators import step, workflow
 from durable._core.authoring.flow import logger, now, random
 from durable._core.authoring.op_constructors import gather, sleep
+from durable._core.program import current_driver
 from durable._core.program.ops import Flow, Return
+from durable._core.run.strand import Strand
 from durable.errors import NotDurableError, UsageError
 from tests.core.drive import World, kinds, run
 
@@ -35,6 +38,15 @@ def begun(body, **options) -> World:
 
 async def future() -> None:
     await asyncio.get_running_loop().create_future()
+
+
+class Listener:
+    """
+    In charge, to no purpose.
+    """
+
+    def created(self, command):
+        pass
 
 
 @dataclass(eq=False)
@@ -66,6 +78,60 @@ def test_a_value_that_the_code_let_go_is_not_kept_while_it_waits(awaits):
     gc.collect()
     assert [ref() for ref in kept] == [None]
     world.ex.close()
+
+
+class RefusedError(Exception):
+    """
+    Of a class of its own, since a weak reference to a `ValueError` cannot be had.
+    """
+
+
+@pytest.fixture
+def uncollected():
+    """
+    Without the garbage collector: what is gone was in no cycle.
+    """
+    gc.disable()
+    yield
+    gc.enable()
+
+
+async def yielding() -> Flow[None]:
+    yield sleep(1)
+
+
+async def awaiting() -> Flow[None]:
+    await sleep(1)
+    yield Return(None)
+
+
+async def helper() -> None:
+    await sleep(1)
+
+
+async def catching() -> Flow[None]:
+    with contextlib.suppress(RefusedError):
+        yield sleep(1)
+    yield sleep(2)
+
+
+@pytest.mark.parametrize("code", [yielding, awaiting, helper, catching])
+def test_an_error_raised_in_the_code_is_kept_by_nobody_who_raised_it(code, uncollected):
+    """
+    Neither by their frames, which its traceback holds, nor by what brings it to the code.
+    """
+    strand, error = Strand(code(), ""), RefusedError()
+    reference = weakref.ref(error)
+    before = current_driver.put_in_charge(Listener())
+    try:
+        strand.resume(None, None)
+        strand.resume(None, error)
+    finally:
+        current_driver.put_in_charge(before)
+    del error
+    strand.raised = None
+    assert reference() is None
+    strand.close()
 
 
 FOREIGN = [
