@@ -291,7 +291,7 @@ async def check(tmp_path, monkeypatch, op, definitions, client, tables):
     real = steps.Steps.attempt
 
     async def attempt(self, running, state, *others):
-        called.append((state.run_id, running.action.position))
+        called.append((state.run_id, running.position))
         return await real(self, running, state, *others)
 
     monkeypatch.setattr(steps.Steps, "attempt", attempt)
