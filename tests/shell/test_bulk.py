@@ -7,7 +7,7 @@ import sqlite3
 import pytest
 
 from durable import Flow, Return, step, workflow
-from durable._shell.storage.bulk import NULL, about_many, write_many
+from durable._shell.storage.bulk import NULL, about_many, join_many, write_many
 
 
 @pytest.fixture
@@ -84,3 +84,36 @@ async def test_a_hundred_runs_take_few_statements(engines):
     finally:
         engine._backend.running.database._writer.raw.set_trace_callback(None)
     assert len(statements) < 300
+
+
+@pytest.mark.anyio
+async def test_a_step_of_a_run_alone_takes_one_statement(engines):
+    """
+    Between BEGIN and COMMIT: its outcome and the next step are one row each, and nothing need be asked.
+    """
+    engine = await engines.file(sequence)
+    await engine.run(sequence(1))
+    raw, statements = engine._backend.running.database._writer.raw, []
+    raw.set_trace_callback(statements.append)
+    try:
+        assert await engine.run(sequence(40)) == 40
+    finally:
+        raw.set_trace_callback(None)
+    assert len(statements) < 40 * 3 + 40
+
+
+def test_the_text_of_a_statement_is_made_once(table):
+    """SQLite's statement is found by it, which takes longer where it is another object."""
+    texts = []
+
+    class Listening:
+        def execute(self, sql, values):
+            texts.append(sql)
+            return table.execute(sql, values)
+
+    for _ in range(2):
+        write_many(Listening(), "INSERT INTO t (number) VALUES {rows}", [(1,), (2,)])
+        join_many(Listening(), "SELECT * FROM (VALUES {rows})", [(1,), (2,)])
+        about_many(Listening(), "SELECT * FROM t WHERE number IN ({items})", [1, 2])
+    assert [id(text) for text in texts[:3]] == [id(text) for text in texts[3:]]
+    assert len(set(texts)) == 3

@@ -26,6 +26,8 @@ from durable._shell.rows.rows import NewRun, TurnWrite
 from durable._shell.storage.seals import is_sound, was_there
 from durable.errors import KeyConflictError
 
+#: The number, in its run, of the event that follows upon the first.
+_BEHIND_FIRST = 2
 _LIVE = """
 SELECT run, run_id, arguments, workflow, status, coalesce(key_until, started_at + key_ttl),
     status = 'pending' AND started_at IS NULL
@@ -152,12 +154,14 @@ def note_renewed(conn: sqlite3.Connection, run: int, chain: int) -> None:
 
 def made_too_early(conn: sqlite3.Connection, turns: Sequence[TurnWrite]) -> set[int]:
     """Runs whose first turn, among *turns*, was made from arguments that are not theirs any more."""
-    if not conn.execute("SELECT EXISTS (SELECT 1 FROM durable_renewed)").fetchone()[0]:
+    # Behind the first event: no arguments are replaced once there is another. So most groups need not ask.
+    firsts = [turn for turn in turns if turn.events and turn.events[0][1] == _BEHIND_FIRST]
+    if not firsts or not conn.execute("SELECT EXISTS (SELECT 1 FROM durable_renewed)").fetchone()[0]:
         return set()
     found: set[int] = set()
-    for turn in turns:
+    for turn in firsts:
         row = conn.execute("SELECT checksum FROM durable_renewed WHERE run = ?", (turn.state.run,)).fetchone()
-        if row is None or not turn.events:
+        if row is None:
             continue
         first = turn.decision.events[0]
         kind, position, body, payload = to_row(first)

@@ -137,7 +137,7 @@ class _Group:
     calls: list[_Call] = field(factory=list)
     words: list[_Word] = field(factory=list)
     #: What it caused, once it was written; and what tells afterwards whether it was committed.
-    effects: Effects = field(factory=Effects)
+    effects: Effects | None = None
     mark: int = 0
     #: Whether a member has spoiled it: then its turns are written by halves, see `apart`.
     spoiled: bool = False
@@ -165,9 +165,11 @@ class _Group:
 
     def event(self) -> EventTuple | None:
         """The row of an event that is in the file if and only if the group is."""
-        unwritten = self.effects.listening | self.refused.keys()
+        effects = self.effects
+        listening, begun = ((), ()) if effects is None else (effects.listening, effects.begun)
+        unwritten = {*listening, *self.refused}
         written = [turn.write for turn in self.turns if turn.write.state.run not in unwritten]
-        written += [turn.write for turn in self.firsts() if turn.write.state.run in self.effects.begun]
+        written += [turn.write for turn in self.firsts() if turn.write.state.run in begun]
         return next((write.events[-1] for write in written if write.events), None)
 
 
@@ -596,8 +598,10 @@ class Commits:
         self.seconds += self._latest
         if self._on_commit is not None:
             self._on_commit(size, self._latest)
-        kept, listening = group.effects.kept, group.effects.listening
-        self._on_effects(group.effects)
+        effects = group.effects
+        assert effects is not None, "it is on disk"
+        kept, listening = effects.kept, effects.listening
+        self._on_effects(effects)
         for turn in group.turns if listening or group.refused else ():
             if turn.future.done():
                 continue
@@ -614,7 +618,7 @@ class Commits:
             self._heard(group.words)
         turns = group.turns
         if firsts := group.firsts():
-            begun = group.effects.begun
+            begun = effects.begun
             turns = [*turns, *(turn for turn in firsts if turn.write.state.run in begun)]
             _not_begun([turn for turn in firsts if turn.write.state.run not in begun])
         for call in group.calls:
@@ -646,8 +650,8 @@ def _not_begun(turns: Sequence[Turn]) -> None:
 
 
 def _write(conn: sqlite3.Connection, group: _Group, path: str) -> None:
-    group.effects, group.refused, group.unwritten = Effects(), {}, []
-    effects = group.effects
+    effects = group.effects = Effects()
+    group.refused, group.unwritten = {}, []
     if group.words and group.spoiled:
         refused = apart(conn, _by_run(group.words), _write_words, effects)
         group.unwritten = [(words, of_ours(error, path)) for words, error in refused]

@@ -20,6 +20,9 @@ NULL: Final = nan
 #: Rows of one statement. Few sizes, since each is a statement that SQLite prepares and keeps. Two are what one step
 #: of one run records.
 SIZES: Final = (64, 16, 4, 2, 1)
+#: Statements by their text, columns and rows: a run alone notices what it takes to put one together for each commit,
+#: and to have it found by another object of the same text. They are few, since the texts are constants of ours.
+_MADE: Final[dict[tuple[str, int, int], str]] = {}
 
 
 def write_many(conn: sqlite3.Connection, sql: str, rows: Sequence[Sequence[Any]], *, is_bound: bool = False) -> None:
@@ -30,25 +33,30 @@ def write_many(conn: sqlite3.Connection, sql: str, rows: Sequence[Sequence[Any]]
     """
     if not rows:
         return
-    places = f"({', '.join('?' * len(rows[0]))})"
     at, end = 0, len(rows)
     for size in SIZES:
         while end - at >= size:
-            several = sql.format(rows=", ".join([places] * size))
+            made = sql, len(rows[0]), size
+            if made not in _MADE:
+                _MADE[made] = sql.format(rows=", ".join([f"({', '.join('?' * len(rows[0]))})"] * size))
             values = chain.from_iterable(rows[at : at + size])
-            conn.execute(several, tuple(values) if is_bound else [NULL if each is None else each for each in values])
+            bound = tuple(values) if is_bound else [NULL if each is None else each for each in values]
+            conn.execute(_MADE[made], bound)
             at += size
 
 
 def join_many(conn: sqlite3.Connection, sql: str, rows: Sequence[Sequence[Any]]) -> list[Any]:
     """Execute *sql*, with ``VALUES {rows}`` in it, for *rows*; all that it returns."""
     found: list[Any] = []
-    row = f"({', '.join('?' * len(rows[0]))})" if rows else ""
+    if not rows:
+        return found
     at, end = 0, len(rows)
     for size in SIZES:
         while end - at >= size:
-            several = sql.format(rows=", ".join([row] * size))
-            found += conn.execute(several, tuple(chain.from_iterable(rows[at : at + size]))).fetchall()
+            made = sql, len(rows[0]), size
+            if made not in _MADE:
+                _MADE[made] = sql.format(rows=", ".join([f"({', '.join('?' * len(rows[0]))})"] * size))
+            found += conn.execute(_MADE[made], tuple(chain.from_iterable(rows[at : at + size]))).fetchall()
             at += size
     return found
 
@@ -59,7 +67,9 @@ def about_many(conn: sqlite3.Connection, sql: str, items: Sequence[Any]) -> list
     at, end = 0, len(items)
     for size in SIZES:
         while end - at >= size:
-            several = sql.format(items=", ".join(["?"] * size))
-            found += conn.execute(several, items[at : at + size]).fetchall()
+            made = sql, 0, size
+            if made not in _MADE:
+                _MADE[made] = sql.format(items=", ".join(["?"] * size))
+            found += conn.execute(_MADE[made], items[at : at + size]).fetchall()
             at += size
     return found
