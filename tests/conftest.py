@@ -85,7 +85,10 @@ def cancelled_in_time(test, seconds):
 
     @functools.wraps(test)
     async def timed(*args, **kwargs):
-        showing = asyncio.get_running_loop().call_later(seconds, show_tasks)
+        loop = asyncio.get_running_loop()
+        if getattr(loop, "jumps", False):  # to any time that somebody waits for
+            return await test(*args, **kwargs)
+        showing = loop.call_later(seconds, show_tasks)
         try:
             async with asyncio.timeout(seconds + 0.1):
                 return await test(*args, **kwargs)

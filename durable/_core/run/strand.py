@@ -22,7 +22,7 @@ import inspect
 import sys
 from collections.abc import AsyncGenerator, Coroutine, Generator
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 from durable._core.codec.exceptions.safe_text import name_of, shown
 from durable._core.program import current_driver
@@ -127,12 +127,15 @@ class Strand:
 
     def _end(self, raised: BaseException) -> None:
         """Note how the code has ended."""
-        if self._agen is None and isinstance(raised, StopIteration):
-            self.value = raised.value
-        elif self._agen is None or not isinstance(raised, (StopAsyncIteration, ReturnReached)):
-            self.raised = raised
-        else:
-            raised.__traceback__ = None  # of nobody's interest, and its frames hold the error: a cycle
+        kind = type(raised)  # asked itself what class it is, an exception of the user's may raise another
+        if self._agen is not None:
+            if issubclass(kind, (StopAsyncIteration, ReturnReached)):
+                raised.__traceback__ = None  # of nobody's interest, and its frames hold the error: a cycle
+                return
+        elif issubclass(kind, StopIteration):
+            self.value = cast("StopIteration", raised).value
+            return
+        self.raised = raised
 
     def _refused(self, found: object) -> BaseException | None:
         """What to raise where the code asked for *found*, which is no command; None if it is resumed no more."""
