@@ -597,7 +597,7 @@ class OpenRun:
         As most replayed commands are: nothing is made of them that would only be compared. All else is for `command`.
         """
         recorded = self.unmatched.get(position)
-        if type(recorded) is not kind or recorded.name != name:
+        if recorded is None or type(recorded) is not kind or recorded.name != name:
             return None
         if position in self.comparing.positions and not self._carries(recorded):
             return None
