@@ -115,10 +115,10 @@ def test_what_changes_is_no_key():
         hash(account)
 
 
-def made_late():
-    """Classes that nobody has used yet."""
+def made_by(frozen):
+    """Classes that nobody has used yet, each made by *frozen*."""
 
-    @late_frozen
+    @frozen
     class Base(Generic[T]):
         a: T
         b: list[int] = field(factory=list, eq=False)
@@ -128,38 +128,11 @@ def made_late():
         def twice(self) -> tuple[T, T]:
             return (self.a, self.a)
 
-    @late_frozen(kw_only=True)
+    @frozen(kw_only=True)
     class Derived(Base[int]):
         c: str = "c"
 
-    @late_frozen(eq=False)
-    class Unique:
-        a: int
-
-        def __repr__(self) -> str:
-            return "unique"
-
-    return Base, Derived, Unique
-
-
-def made_at_once():
-    """The same by attrs alone."""
-
-    @attrs.frozen
-    class Base(Generic[T]):
-        a: T
-        b: list[int] = field(factory=list, eq=False)
-        n: ClassVar[int] = 3
-
-        @property
-        def twice(self) -> tuple[T, T]:
-            return (self.a, self.a)
-
-    @attrs.frozen(kw_only=True)
-    class Derived(Base[int]):
-        c: str = "c"
-
-    @attrs.frozen(eq=False)
+    @frozen(eq=False)
     class Unique:
         a: int
 
@@ -188,12 +161,12 @@ def made_at_once():
 )
 def test_what_users_hold_is_what_attrs_makes_of_it(which, asked):
     """Whatever is asked of the class first."""
-    assert asked(made_late()[which]) == asked(made_at_once()[which])
+    assert asked(made_by(late_frozen)[which]) == asked(made_by(attrs.frozen)[which])
 
 
 def test_what_users_hold_cannot_be_changed_and_is_hashed():
     """Also of a class of their own that is derived from it."""
-    base, derived, unique = made_late()
+    base, derived, unique = made_by(late_frozen)
 
     class Mine(derived):
         def __init__(self, z: int) -> None:

@@ -57,9 +57,7 @@ class ApplicationSchema:
             return cls()
         return cls(tuple(_step(each, number) for number, each in enumerate((schema, *later))))
 
-    async def prepare(
-        self, database: AnyDatabase, path: str, begun: Callable[[sqlite3.Connection], None] = lambda _: None
-    ) -> None:
+    async def prepare(self, database: AnyDatabase, path: str, begun: Callable[[sqlite3.Connection], None]) -> None:
         """
         Have the file get the steps that it has not had, in a transaction that *begun* begins.
 
