@@ -30,6 +30,7 @@ from typing import Any
 import report
 from measuring import clock, cores
 from plotting import curve_of, plot
+from slow_disk import slow_disk
 
 HERE = Path(__file__).resolve().parent
 CHILD = HERE / "child.py"
@@ -83,6 +84,7 @@ def main() -> None:
         names.insert(0, "raw")  # what they are measured against
     base = options.data or DATA
     base.mkdir(parents=True, exist_ok=True)
+    options.environment = slow_disk(options.sync_ms, DATA)
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir=base))
     began = clock()
     passes: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
@@ -116,6 +118,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=5, help="passes; figures are their medians (default 5)")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies all sizes; 0.1 for a quick look")
     parser.add_argument("--durability", choices=("full", "process"), default="full")
+    parser.add_argument("--sync-ms", type=float, default=0.0, help="a sync takes at least so long, as on a slower disk")
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="the event loop")
     parser.add_argument("--data", type=Path, help="where the journals are written (default: build/ in the clone)")
     parser.add_argument("--out", type=Path, help="the JSON lines go to this file instead of standard output")
@@ -188,6 +191,7 @@ def _start(name: str, place: Path, params: dict[str, Any], options: argparse.Nam
             stdout=log,
             stderr=log,
             start_new_session=True,  # so that what it starts ends with it
+            env={**os.environ, **options.environment},
         )
 
 
@@ -257,6 +261,7 @@ def _about(options: argparse.Namespace) -> dict[str, Any]:
         durable = f"{project['version']} (not installed)"
     return {
         "durability": options.durability,
+        "sync_ms": options.sync_ms,
         "scale": options.scale,
         "loop": options.loop,
         "python": platform.python_version(),

@@ -4,6 +4,7 @@ The benchmark runs: every workload, very small, reports its figures. No timing i
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -145,6 +146,16 @@ def test_a_workload_runs_on_the_loop_that_it_is_told(tmp_path):
         told.append(ran.stdout.split()[-1])
         assert {"steps_per_s", "inline_steps_per_s"} <= json.loads((place / "result.json").read_text()).keys()
     assert told == ["False", "True"]
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("cc"), reason="loads a library before libc")
+def test_the_disk_is_as_slow_as_it_is_told_to_be(tmp_path):
+    """
+    Of ours and of others alike: a commit is a sync at least, and a sync takes 20 ms.
+    """
+    _, lines = measured(tmp_path, "--only", "W2", "--scale", "0.1", "--sync-ms", "20")
+    raw, alone = (line["median"] for line in lines)
+    assert all(0 < rate <= 50 for rate in (raw["single_rows_per_s"], alone["steps_per_s"], alone["inline_steps_per_s"]))
 
 
 def test_each_load_tells_how_long_it_holds_loop_and_writer(tmp_path):

@@ -1,7 +1,7 @@
 """
 `make bench-peers`: ours beside what a user could pick instead, pass after pass on one machine, as ratios.
 
-    run.py [--only dbos,huey] [--passes 5] [--uvloop] [--python A,B] [--out FILE]
+    run.py [--only dbos,huey] [--passes 5] [--uvloop] [--sync-ms 1] [--python A,B] [--out FILE]
 
 Sets up an environment for each peer (`build/peers/NAME`, by pip) the first time. Every workload runs in a fresh
 process and folder, ours and theirs in turn, with every commit synced unless a remark says otherwise; a ratio is
@@ -22,6 +22,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+from slow_disk import slow_disk  # noqa: E402  # beside the folder of this script
+
 ROOT = HERE.parents[2]
 HOME = ROOT / "build" / "peers"
 
@@ -65,12 +68,13 @@ def main():
     if options.uvloop and (python := _environment("uvloop", ["uvloop"], sys.executable)) is not None:
         running.insert(1, "ours on uvloop")
         pythons["ours on uvloop"] = python
+    slow = slow_disk(options.sync_ms, HOME)
     found = {name: {workload: [] for workload in SIZES} for name in running}
     for number in range(options.passes):
         for workload, sizes in SIZES.items():
             for name in found:
                 print(f"pass {number + 1} of {options.passes}: {workload} {name}", file=sys.stderr, flush=True)
-                found[name][workload].append(_run(name, pythons, workload, sizes))
+                found[name][workload].append(_run(name, pythons, workload, sizes, slow))
     _report(found, pythons, options)
 
 
@@ -79,6 +83,7 @@ def _options():
     parser.add_argument("--only", help="peers, separated by commas: " + ",".join(PEERS))
     parser.add_argument("--passes", type=int, default=5)
     parser.add_argument("--uvloop", action="store_true", help="ours also on uvloop, from an environment of its own")
+    parser.add_argument("--sync-ms", type=float, default=0.0, help="a sync takes at least so long, as on a slower disk")
     parser.add_argument(
         "--python",
         default=sys.executable,
@@ -122,11 +127,11 @@ def _environment(name, packages, python):
     return interpreter
 
 
-def _run(name, pythons, workload, sizes):
+def _run(name, pythons, workload, sizes, slow):
     """
     The figures of one workload, once; None if it did not end.
     """
-    environment = dict(os.environ)
+    environment = {**os.environ, **slow}
     if OURS.get(name) == "uvloop":  # the interpreter and its packages are ours, so that only the loop differs
         packages = _said(pythons[name], "import sysconfig; print(sysconfig.get_path('platlib'))")
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), packages]))
@@ -153,8 +158,9 @@ def _run(name, pythons, workload, sizes):
 
 def _report(found, pythons, options):
     peers = [name for name in found if name not in OURS]
+    slow = f" (in {options.sync_ms:g} ms at least)" if options.sync_ms else ""
     print(
-        f"\nPython {platform.python_version()}, SQLite {sqlite3.sqlite_version}, every commit synced; medians of "
+        f"\nPython {platform.python_version()}, SQLite {sqlite3.sqlite_version}, every commit synced{slow}; medians of "
         f"{options.passes} passes. In brackets: our runs against the best peer; `ours` against each peer; both within "
         "a pass.\n"
     )
