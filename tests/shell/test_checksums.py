@@ -9,7 +9,10 @@ from zlib import crc32
 import pytest
 
 from durable import Flow, Return, step, wait_for, workflow
+from durable._core.journal.columns import from_row
+from durable._core.journal.events import RunFailed, RunStarted, StepStarted, StepSucceeded
 from durable._shell.rows.checksums import checksum, is_chained, older_checksum
+from durable._shell.rows.rows import LARGE_BYTES, Large, RunState
 from durable.errors import JournalCorruptError
 
 
@@ -70,6 +73,32 @@ def test_checksums_of_both_ages_are_told_apart_by_their_sign():
     So that no event of today is taken for one of an older release, nor the other way round.
     """
     assert all(checksum(*columns) < 0 <= older_checksum(*columns) for columns in EVENTS.values())
+
+
+def test_rows_are_chained_by_the_checksum_that_readers_compute():
+    """
+    A run's rows have that of each kind of value, though they are numbered and summed by a loop of their own.
+    """
+    state = RunState(7, "a", "w", "q", seq=1, chain=-5)
+    values = (None, "", "17", "é", "x" * (LARGE_BYTES - 1), "x" * LARGE_BYTES, b"\xff", b"x" * LARGE_BYTES)
+    events = [
+        RunStarted("w", 1, "a", "[[],{}]", 1.5),
+        StepStarted("0.1", "ok", 1, "a.py:1", "0123456789abcdef", 2.5),
+        *(StepSucceeded("0.1", value, 3.5) for value in values),
+        RunFailed(["0.1"], '{"type":"E"}', 4.5),
+    ]
+    rows = state.append(events)
+    chain = -5
+    for seq, (event, row) in enumerate(zip(events, rows, strict=True), 2):
+        assert row[:3] == (7, seq, event.kind)
+        empty_as_none = [None if each != each else each for each in row[3:]]  # noqa: PLR0124 - a NaN
+        position, at, body, value, recorded = empty_as_none
+        text = value.value if isinstance(value, Large) else value
+        assert isinstance(value, Large) is (event.value is not None and len(event.value) >= LARGE_BYTES)
+        assert recorded == checksum(chain, event.kind, position, at, body, text)
+        assert from_row(event.kind, position, body, text, at) == event
+        chain = recorded
+    assert (state.seq, state.chain) == (len(events) + 1, chain)
 
 
 def as_older_release(path):

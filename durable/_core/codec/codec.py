@@ -101,6 +101,8 @@ class Codec:
         self._hooks = hooks
         self._digest_key: bytes | None = getattr(hooks, "digest_key", None)
         self._max_bytes = max_bytes
+        #: Of as many characters no text is over the cap, whatever they are.
+        self._short = max_bytes // 4
         self._max_depth = max_depth
         own = rules_of(types)
         self._rules = rules or Rules(own)
@@ -124,7 +126,7 @@ class Codec:
     def take_caps(self, max_bytes: int, max_depth: int) -> None:
         """Refuse by other caps from now on: those of the journal that is written to."""
         for each in (self, *self._with_hooks.values()):
-            each._max_bytes, each._max_depth = max_bytes, max_depth  # noqa: SLF001 - of its own class
+            each._max_bytes, each._short, each._max_depth = max_bytes, max_bytes // 4, max_depth  # noqa: SLF001 - its own
 
     def with_hooks(self, hooks: ValueCodec) -> Codec:
         """The same with *hooks* in place of its own, for the values of a definition that brings them."""
@@ -170,6 +172,8 @@ class Codec:
             if came_from_outside(error):
                 raise
         else:
+            if self._hooks is None and len(text) <= self._short:
+                return text
             return self._sealed(text, where)
         return self.dump_plain(self.to_plain(value, type_, where=where), where=where)
 
@@ -369,6 +373,8 @@ class Codec:
             text = dumps(plain)
         except (ValueError, TypeError, RecursionError) as error:
             raise EncodeError(where, "$", type(plain).__name__, reason_of(error)) from error
+        if self._hooks is None and len(text) <= self._short:
+            return text
         return self._sealed(text, where)
 
     def _sealed(self, text: str, where: str) -> Payload:
@@ -409,7 +415,7 @@ class Codec:
 
     def _check_size(self, text: str, where: str) -> None:
         size = len(text)
-        if size * 4 > self._max_bytes:
+        if size > self._short:
             try:
                 size = size if text.isascii() else len(text.encode())
             except UnicodeEncodeError as error:

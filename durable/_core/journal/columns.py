@@ -70,17 +70,17 @@ EventRow: TypeAlias = tuple[int, str | None, str | None, Payload | None]
 
 def to_row(event: Event) -> EventRow:
     """The columns of *event*; its time is `event.at`."""
-    layout = _LAYOUTS[event.kind]
-    if layout.read is None:
-        body = None
-    elif type(event) is StepStarted:  # half of all events, and a program has few steps
-        body = f"{_step_called(event.name, event.attempt, event.site)},{quote(event.digest)}]"
-    else:
-        found = layout.read(event) if layout.size > 1 else (layout.read(event),)
-        if layout.newer:
-            found = found[: layout.size - layout.silent(found)]
-        body = dumps(found) if found else None
-    return event.kind, event.position, body, event.value
+    kind = event.kind
+    if kind == _STEP_STARTED:  # half of all events, and a program has few steps
+        called = _step_called(event.name, event.attempt, event.site)
+        return kind, event.position, f"{called},{quote(event.digest)}]", None
+    layout = _LAYOUTS[kind]
+    if layout.read is None:  # nearly all others
+        return kind, event.position, None, event.value
+    found = layout.read(event) if layout.size > 1 else (layout.read(event),)
+    if layout.newer:
+        found = found[: layout.size - layout.silent(found)]
+    return kind, event.position, dumps(found) if found else None, event.value
 
 
 @lru_cache(maxsize=4096)

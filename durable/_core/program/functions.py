@@ -162,7 +162,7 @@ class RunnableDefinition(RunDefinition[P, R]):
         self.hooks = []
         check_reference(repr(self), options.limit, options.limit_key)
         self.limit_key = options.limit_key
-        check_name(f"the queue of {self.kind} {self.name!r}", options.queue)
+        self.queue = check_name(f"the queue of {self.kind} {self.name!r}", options.queue)
         for option, value in (("version", options.version), ("priority", options.priority)):
             check_whole(f"{self!r}: {option}", value)
         check_labels(f"{self.kind} {self.name!r}", options.labels)

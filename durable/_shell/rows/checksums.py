@@ -14,7 +14,9 @@ from zlib import crc32
 
 from durable._core.codec.codec import Payload
 
-_pack_numbers: Final = struct.Struct("<qd").pack
+pack_numbers: Final = struct.Struct("<qd").pack
+#: Taken from a CRC of 32 bits, so that the difference is negative.
+BELOW_OLDER: Final = 1 << 32
 #: What no event has for its checksum, of either kind.
 _OF_NO_EVENT: Final = 1 << 32
 
@@ -22,14 +24,14 @@ _OF_NO_EVENT: Final = 1 << 32
 def checksum(before: int, kind: int, position: str | None, at: float, body: str | None, value: Payload | None) -> int:
     """CRC-32 of an event's columns, chained to the checksum of the event *before* it; less 2**32, so it is negative."""
     try:
-        numbers = _pack_numbers(kind, at)
+        before = crc32(pack_numbers(kind, at), before)
     except struct.error:  # one of the two is damaged
         return _OF_NO_EVENT
     if value is None:
-        return crc32(numbers + f"{position}|{body}".encode(), before) - 0x1_0000_0000
-    if type(value) is str:  # one call, as of nearly all
-        return crc32(numbers + f"{position}|{body}|{value}".encode(), before) - 0x1_0000_0000
-    return crc32(_as_bytes(value), crc32(numbers + f"{position}|{body}||".encode(), before)) - 0x1_0000_0000
+        return crc32(f"{position}|{body}".encode(), before) - BELOW_OLDER
+    if type(value) is str:  # as nearly all
+        return crc32(f"{position}|{body}|{value}".encode(), before) - BELOW_OLDER
+    return crc32(_as_bytes(value), crc32(f"{position}|{body}||".encode(), before)) - BELOW_OLDER
 
 
 def older_checksum(

@@ -20,7 +20,7 @@ from durable._core.policies.retry import recorded
 from durable._core.program.definition import check_labels, check_name, check_run_id
 from durable._core.program.functions import RunnableDefinition
 from durable._core.program.ops import RunOp
-from durable._shell.rows.rows import NewRun, ReadyRun, RunState, SentSignal, ready_run
+from durable._shell.rows.rows import NewRun, ReadyRun, SentSignal, ready_run
 from durable._shell.rows.templates import to_json
 from durable.errors import DefinitionError
 
@@ -87,7 +87,7 @@ def make_run(
     if timeout is None and definition.kind == "workflow":
         timeout = options.timeout
     expires_at = given.expires_at if given.expires is None else now + given.expires
-    queue = check_name("a queue", given.queue or options.queue)
+    queue = check_name("a queue", given.queue) if given.queue else definition.queue
     return NewRun(
         run=allocate(),
         run_id=found_id,
@@ -144,6 +144,4 @@ def _no_number() -> int:
 
 def unborn(new: NewRun) -> ReadyRun:
     """*new* as its creation will report it, if it may begin at once."""
-    state = RunState(new.run, new.run_id, new.workflow, new.queue)
-    state.append([new.started])
-    return ready_run(new, to_json(new.follow_ups) if new.follow_ups else None, (new.started, state.chain))
+    return ready_run(new, to_json(new.follow_ups) if new.follow_ups else None, [])

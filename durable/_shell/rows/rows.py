@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
+from zlib import crc32
 
 from attrs import evolve, field
 
@@ -25,7 +26,7 @@ from durable._core.policies.retry import RecordedRetry
 from durable._core.program.definition import OnConflict
 from durable._core.run.decision import Decision, FailedAttempt, Feed
 from durable._core.statuses import EndStatus, HeldStatus
-from durable._shell.rows.checksums import checksum, older_checksum
+from durable._shell.rows.checksums import BELOW_OLDER, checksum, older_checksum, pack_numbers
 from durable._shell.rows.engine_events import EventName
 from durable._shell.rows.said import Said
 from durable._shell.rows.schedule_row import ScheduleRow
@@ -88,11 +89,29 @@ class RunState:
         for event in events:
             kind, position, body, value = to_row(event)
             at = event.at
-            chain = checksum(chain, kind, position, at, body, value)
+            kept: Any = NULL
+            # As `checksum` does, but not by a call: each step and each job comes here.
+            if value is None:
+                chain = crc32(f"{position}|{body}".encode(), crc32(pack_numbers(kind, at), chain)) - BELOW_OLDER
+            elif type(value) is str and len(value) < LARGE_BYTES:
+                kept = value
+                chain = crc32(f"{position}|{body}|{value}".encode(), crc32(pack_numbers(kind, at), chain)) - BELOW_OLDER
+            else:
+                kept = stored(value)
+                chain = checksum(chain, kind, position, at, body, value)
             seq += 1
-            kept: Any = NULL if value is None else value if len(value) < LARGE_BYTES else stored(value)
-            placed = NULL if position is None else position
-            rows.append((run, seq, kind, placed, at, NULL if body is None else body, kept, chain))
+            rows.append(
+                (
+                    run,
+                    seq,
+                    kind,
+                    NULL if position is None else position,
+                    at,
+                    NULL if body is None else body,
+                    kept,
+                    chain,
+                )
+            )
         self.seq, self.chain = seq, chain
         return rows
 
@@ -247,9 +266,13 @@ class ReadyRun(RunState):
     fresh: tuple[RunStarted, int] | None = None
 
 
-def ready_run(new: NewRun, follow_ups: str | None, fresh: tuple[RunStarted, int]) -> ReadyRun:
-    """*new*, as it may be driven once it is created. *follow_ups*: its own, as `templates` writes them."""
-    return ReadyRun(
+def ready_run(new: NewRun, follow_ups: str | None, rows: list[EventTuple]) -> ReadyRun:
+    """
+    *new*, as it may be driven once it is created; the row of its first event is added to *rows*.
+
+    *follow_ups* are its own, as `templates` writes them.
+    """
+    ready = ReadyRun(
         new.run,
         new.run_id,
         new.workflow,
@@ -265,8 +288,10 @@ def ready_run(new: NewRun, follow_ups: str | None, fresh: tuple[RunStarted, int]
         retry=new.retry,
         timeout=new.timeout,
         expires_at=new.expires_at,
-        fresh=fresh,
     )
+    rows += ready.append((new.started,))
+    ready.fresh = new.started, ready.chain
+    return ready
 
 
 @light_frozen

@@ -121,14 +121,14 @@ def add_run(new: NewRun, runs: list[Any], events: list[Any], waits: list[Any], e
             at,
         )
     )
-    state = RunState(new.run, new.run_id, new.workflow, new.queue)
-    events += state.append([new.started])
-    waits += [(new.run, "", str(run), "start", "any", NULL, run, NULL, at) for run in new.behind]
-    if new.due_at is not None:
-        waits.append((new.run, "", "", "start", "any", NULL, NULL, new.due_at, at))
-        effects.fires(new.due_at)
-    elif not new.behind:
-        effects.ready.append(ready_run(new, follow_ups, (new.started, state.chain)))
+    if new.due_at is None and not new.behind:
+        effects.ready.append(ready_run(new, follow_ups, events))
+    else:
+        events += RunState(new.run, new.run_id, new.workflow, new.queue).append((new.started,))
+        waits += [(new.run, "", str(run), "start", "any", NULL, run, NULL, at) for run in new.behind]
+        if new.due_at is not None:
+            waits.append((new.run, "", "", "start", "any", NULL, NULL, new.due_at, at))
+            effects.fires(new.due_at)
     if new.expires_at is not None:
         waits.append((new.run, "", "", "expiry", "any", NULL, NULL, new.expires_at, at))
         effects.fires(new.expires_at)

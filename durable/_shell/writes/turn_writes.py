@@ -133,7 +133,7 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
     But for those that would end a run which has not heard all yet, those made from arguments that the run has not
     any more, and those that close a feed whose children they do not all know: `Effects.listening` names these.
     """
-    ending = [turn for turn in turns if isinstance(turn, LastTurn)]
+    ending = [turn for turn in turns if turn.status is not None and isinstance(turn, LastTurn)]
     unread = _unread(conn, ending)
     if unread:
         effects.listening |= {turn.state.run for turn in ending if _listens(turn, unread)}
@@ -151,6 +151,7 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
     waits: list[Any] = []
     running: list[Any] = []
     items: list[Any] = []
+    noted: list[tuple[int, DroppedNotes]] = []
     freed: list[TurnWrite] = []
     ended: list[LastTurn] = []
     keyed: list[tuple[TurnWrite, NewRun, Wait | None]] = []
@@ -179,6 +180,10 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
             effects.fires(turn.deadline)
         if turn.inbox_upto:
             items.append((turn.state.run, turn.inbox_upto))
+        if turn.notes is not None:
+            noted.append((turn.state.run, turn.notes))
+        if turn.status is None:  # as of nearly all
+            continue
         if turn.status == "waiting":
             freed.append(turn)
         elif turn.status == "running":
@@ -207,9 +212,8 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
         _look_behind(conn, run, group, effects)
     for turn in others:
         _write_rest(conn, turn, effects)
-    for turn in turns:
-        if turn.notes is not None:
-            _drop_notes(conn, turn.state.run, turn.notes)
+    for run, notes in noted:
+        _drop_notes(conn, run, notes)
     if slotted:
         _write_slots(conn, slotted, effects)
     for turn in freed:
