@@ -1351,7 +1351,7 @@ MUTANTS = (
     _m(
         "what was taken in stays in the inbox",
         "_shell/writes/turn_writes",
-        "write_many(conn, _TAKEN_IN, items)",
+        "write_many(conn, _TAKEN_IN, items, is_bound=True)",
         "pass",
         "contract/test_journal.py",
     ),

@@ -23,7 +23,7 @@ from durable.errors import DecodeError
 class _Layout:
     """How one event class maps to columns; made once a class."""
 
-    __slots__ = ("body", "cls", "has_position", "has_value", "late", "newer", "plain", "read", "size")
+    __slots__ = ("body", "cls", "has_position", "has_value", "late", "newer", "nothing", "plain", "read", "size")
 
     def __init__(self, cls: type[Any]) -> None:
         names = [attribute.name for attribute in attrs_fields(cls)]
@@ -42,12 +42,16 @@ class _Layout:
             for attribute in attrs_fields(cls)
             if attribute.name in self.body and hasattr(attribute.default, "factory")
         ]
+        #: What these make, from the last on: to compare with.
+        self.nothing = [make() for make in reversed(self.newer)]
         self.read = attrgetter(*self.body) if self.body else None
 
     def silent(self, values: Sequence[Any]) -> int:
         """How many of the last *values* are what a reader takes for them where they are missing."""
         count = 0
-        while count < len(self.newer) and values[-1 - count] == self.newer[-1 - count]():
+        for nothing in self.nothing:
+            if values[-1 - count] != nothing:
+                break
             count += 1
         return count
 
@@ -70,10 +74,10 @@ EventRow: TypeAlias = tuple[int, str | None, str | None, Payload | None]
 
 def to_row(event: Event) -> EventRow:
     """The columns of *event*; its time is `event.at`."""
-    kind = event.kind
-    if kind == _STEP_STARTED:  # half of all events, and a program has few steps
+    if type(event) is StepStarted:  # half of all events, and a program has few steps
         called = _step_called(event.name, event.attempt, event.site)
-        return kind, event.position, f"{called},{quote(event.digest)}]", None
+        return _STEP_STARTED, event.position, f"{called},{quote(event.digest)}]", None
+    kind = event.kind
     layout = _LAYOUTS[kind]
     if layout.read is None:  # nearly all others
         return kind, event.position, None, event.value

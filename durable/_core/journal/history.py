@@ -174,8 +174,12 @@ def read(events: Sequence[Event], retry: Retry | None = None) -> History:
     turned_away: set[str] = set()
     later_attempts = 0
     for event in kept:
-        if type(event) is StepSucceeded:  # half of all events, which are asked for nothing
+        # Nearly all events are of these two, and are asked for little.
+        if type(event) is StepSucceeded:
             arrivals.append(event)
+            continue
+        if type(event) is StepStarted and event.attempt == 1 and event.position not in commands:
+            commands[event.position] = event
             continue
         match event.category:
             case "arrival":

@@ -109,7 +109,10 @@ def call_forms(op: RunOp[Any], codec: Codec) -> tuple[str, ...]:
 
 
 def _without_defaults(op: RunOp[Any], arguments: Payload, codec: Codec) -> Payload:
-    args, kwargs = op.definition.arguments.without_defaults(op.args, op.kwargs)
+    types = op.definition.arguments
+    if not op.kwargs and len(op.args) <= types.required:  # as most: nothing that has a default is given
+        return arguments
+    args, kwargs = types.without_defaults(op.args, op.kwargs)
     if len(args) == len(op.args) and len(kwargs) == len(op.kwargs):
         return arguments
     return codec.encode_arguments(args, kwargs, op.definition.arguments, where=f"arguments of {op.describe()}")

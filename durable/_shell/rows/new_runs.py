@@ -74,7 +74,8 @@ def make_run(
         arguments = codec.encode_arguments(op.args, op.kwargs, definition.arguments, where=where)
     chosen = is_tick or given.id is not None
     found_id = run_id or new_run_id(now) if is_tick or given.id is None else check_run_id(given.id)
-    check_name("a run id", found_id, MAX_ID_LENGTH)
+    if parent is None or len(found_id) > MAX_ID_LENGTH:  # that of a child is its parent's, and a position
+        check_name("a run id", found_id, MAX_ID_LENGTH)
     labels = options.labels
     if given.labels:
         labels = {**labels, **given.labels}
@@ -114,10 +115,12 @@ def make_run(
         limit=None if options.limit is None else limit_name(options.limit),
         limit_key=limit_key,
         retry=None if given.retry is None else recorded(given.retry),
-        signals=tuple(SentSignal(*encoded_signal(signal, payload, codec)) for signal, payload in given.signals),
-        follow_ups=tuple(
-            make_template(each, definitions=definitions, codec=codec, carried=carried) for each in given.then
-        ),
+        signals=()
+        if not given.signals
+        else tuple(SentSignal(*encoded_signal(signal, payload, codec)) for signal, payload in given.signals),
+        follow_ups=()
+        if not given.then
+        else tuple(make_template(each, definitions=definitions, codec=codec, carried=carried) for each in given.then),
     )
 
 

@@ -100,18 +100,8 @@ class RunState:
                 kept = stored(value)
                 chain = checksum(chain, kind, position, at, body, value)
             seq += 1
-            rows.append(
-                (
-                    run,
-                    seq,
-                    kind,
-                    NULL if position is None else position,
-                    at,
-                    NULL if body is None else body,
-                    kept,
-                    chain,
-                )
-            )
+            placed = NULL if position is None else position
+            rows.append((run, seq, kind, placed, at, NULL if body is None else body, kept, chain))
         self.seq, self.chain = seq, chain
         return rows
 
@@ -222,7 +212,7 @@ class NewRun:
     @property
     def may_be_refused(self) -> bool:
         """Whether another run, or a limit, may stand in its way: then it is created by itself, and may be joined."""
-        return self.may_exist or self.limit is not None or bool(self.signals)
+        return self.key is not None or self.chosen_id or self.limit is not None or bool(self.signals)
 
     @property
     def waits_to_begin(self) -> bool:

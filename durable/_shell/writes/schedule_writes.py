@@ -42,6 +42,7 @@ ORDER BY ended_at DESC, run DESC LIMIT 100
 # Body of `StepInterrupted`: attempt, crashed.
 _DIED = "SELECT 1 FROM durable_events WHERE run = ? AND kind = ? AND json_extract(body, '$[1]') LIMIT 1"
 _POISON = f"{PoisonError.__name__}: "
+_KILLERS = (_POISON, f"{StepInterruptedError.__name__}: ")
 #: A schedule is paused once so many of its runs in a row have killed the process. One may have had bad luck.
 KILLERS = 2
 
@@ -308,7 +309,7 @@ def pause_killer(conn: sqlite3.Connection, run_id: str, at: float, effects: Effe
 
 def killed_the_process(reason: str | None) -> bool:
     """Whether a run may have killed the process, by what it failed with."""
-    return reason is not None and reason.startswith((_POISON, f"{StepInterruptedError.__name__}: "))
+    return reason is not None and reason.startswith(_KILLERS)
 
 
 def _is_sure(conn: sqlite3.Connection, run: int, reason: str) -> bool:

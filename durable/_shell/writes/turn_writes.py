@@ -201,13 +201,13 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
                 (turn.state.run, wait.group, wait.position, wait.kind),
             )
     write_many(conn, INSERT_WAITS, waits, is_bound=True)
-    write_many(conn, _TAKEN_IN, items)
+    write_many(conn, _TAKEN_IN, items, is_bound=True)
     for turn in others:
         if turn.decision.waits:
             _add_waits(conn, turn, effects)
     for turn, child, wait in keyed:
         _join_child(conn, turn, child, wait, effects)
-    write_many(conn, _RUNNING, running)
+    write_many(conn, _RUNNING, running, is_bound=True)
     for run, group in shared:
         _look_behind(conn, run, group, effects)
     for turn in others:
@@ -519,7 +519,7 @@ def _end(
     """Write the ends of runs, and tell those who wait for them."""
     runs = [turn.state.run for turn in turns]
     paused = {turn.state.run for turn in turns if turn.successor is not None and _is_paused(conn, turn.state.run)}
-    write_many(conn, _ENDED, [(turn.state.run, turn.status, turn.at, _reason(turn)) for turn in turns])
+    write_many(conn, _ENDED, [(turn.state.run, turn.status, turn.at, _reason(turn)) for turn in turns], is_bound=True)
     about_many(conn, _NO_WAITS, runs)
     at = turns[0].at
     over = [turn.state.run for turn in turns if turn.successor is None]
@@ -551,8 +551,9 @@ def _end(
     tell_batches(conn, turns, effects)
 
 
-def _reason(turn: LastTurn) -> str | None:
-    return None if turn.successor is not None else turn.decision.reason or None
+def _reason(turn: LastTurn) -> str | float:
+    """Why it ended, `NULL` where that is not said."""
+    return (turn.decision.reason or NULL) if turn.successor is None else NULL
 
 
 def _is_paused(conn: sqlite3.Connection, run: int) -> bool:

@@ -74,7 +74,7 @@ def tell_waiters(conn: sqlite3.Connection, ends: Sequence[AwaitedEnd], effects: 
             if feeds is not None:
                 fed.append((waiter, feeds, position, end))
             wakes = wake_on
-            if wake_on in ("failure", "fail_fast") and end.status != "succeeded":
+            if end.status != "succeeded" and wake_on in ("failure", "fail_fast"):
                 wakes = "any"
                 if wake_on == "fail_fast":
                     failed.append((waiter, position.rpartition(".")[0], end.at))
@@ -99,10 +99,11 @@ def tell_waiters(conn: sqlite3.Connection, ends: Sequence[AwaitedEnd], effects: 
     for waiter, group, position, wake_on, event in items:
         wakes = wake_on == "any"
         if not wakes:
-            known = complete.get((waiter, group))
-            wakes = not is_open(conn, waiter, group) if known is None else known
-            complete[waiter, group] = wakes
-        rows.append(item_row(conn, waiter, event, wakes=wakes, name=owed.get((waiter, position))))
+            of_one = waiter, group
+            if of_one not in complete:
+                complete[of_one] = not is_open(conn, waiter, group)
+            wakes = complete[of_one]
+        rows.append(item_row(conn, waiter, event, wakes=wakes, name=owed.get((waiter, position)) if owed else None))
         if wakes:
             woken[waiter] = event.at
     write_many(conn, INSERT_ITEMS, rows, is_bound=True)

@@ -37,7 +37,7 @@ from durable._shell.reads.damaged_rows import owner_of
 from durable._shell.reads.lenient import LOST, fetch_all
 from durable._shell.reads.ready_rows import read_ready
 from durable._shell.reads.run_rows import HELD_SQL, RunRow, current_run
-from durable._shell.rows.rows import Damaged, Effects, Large, ReadyRun, Stopped, stored
+from durable._shell.rows.rows import LARGE_BYTES, Damaged, Effects, Large, ReadyRun, Stopped, stored
 from durable._shell.storage.bulk import NULL, about_many, write_many
 from durable._shell.storage.seals import is_sound
 from durable._shell.writes.apart import apart
@@ -150,13 +150,14 @@ def item_row(
 ) -> tuple[Any, ...]:
     """An arrival as a row of the inbox, `NULL` where it is empty; *name*: the feed that owes a run for it."""
     kind, position, body, value = to_row(event)
-    kept = stored(value)
-    payload = keep_payload(conn, kept) if isinstance(kept, Large) else NULL
-    inline = NULL if kept is None or isinstance(kept, Large) else kept
-    name = event.name if isinstance(event, SignalReceived) else name
+    kept: Any = NULL if value is None else value if len(value) < LARGE_BYTES else stored(value)
+    payload: Any = NULL
+    if type(kept) is Large:
+        kept, payload = NULL, keep_payload(conn, kept)
+    name = event.name if kind == SignalReceived.kind else name
     placed = NULL if position is None else position
     called = NULL if name is None else name
-    return (run, kind, placed, event.at, NULL if body is None else body, inline, payload, called, wakes)
+    return (run, kind, placed, event.at, NULL if body is None else body, kept, payload, called, wakes)
 
 
 def wake(conn: sqlite3.Connection, run: int, at: float, effects: Effects) -> None:
