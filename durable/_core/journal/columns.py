@@ -61,9 +61,13 @@ class _Layouts(dict[int, _Layout]):
 
     def __missing__(self, kind: int) -> _Layout:
         self[kind] = layout = _Layout(EVENT_CLASSES[kind])
+        if layout.plain:
+            _PLAIN[kind] = layout.cls
         return layout
 
 
+#: The classes of events that are `plain`, by their kinds, as far as those were met.
+_PLAIN: Final[dict[int, Callable[[str | None, Payload | None, float], Event]]] = {}
 _LAYOUTS: Final = _Layouts()
 _STEP_STARTED: Final = StepStarted.kind
 
@@ -121,9 +125,16 @@ def from_row(kind: int, position: str | None, body: str | None, value: Payload |
     Raises:
         DecodeError: If the columns fit no event of this release.
     """
-    if kind == _STEP_STARTED and body is not None and position is not None:  # half of all events, as in `to_row`
+    if body is None:
+        plain = _PLAIN.get(kind)
+        if plain is not None:  # nearly all others than the next
+            return plain(position, value, at)
+    elif kind == _STEP_STARTED and position is not None:  # half of all events, as in `to_row`
+        if body.endswith(',""]'):
+            name, attempt, site = _read_step_called(body[:-4])
+            return StepStarted(position, name, attempt, site, "", at)
         called, _, digest = body[:-2].rpartition(',"')
-        if body.endswith('"]') and (digest.isalnum() or not digest):
+        if digest.isalnum() and body.endswith('"]'):
             name, attempt, site = _read_step_called(called)
             return StepStarted(position, name, attempt, site, digest, at)
     layout = _LAYOUTS.get(kind)
@@ -132,13 +143,7 @@ def from_row(kind: int, position: str | None, body: str | None, value: Payload |
             found = f"found {kind}: written by a newer one?"
             raise DecodeError("event", "kind", "an event kind of this release", found)
         layout = _LAYOUTS[kind]
-    if body is None:
-        if layout.plain:  # nearly all others
-            plain: Event = layout.cls(position, value, at)
-            return plain
-        arguments: list[Any] = []
-    else:
-        arguments = loads(body)
+    arguments: list[Any] = [] if body is None else loads(body)
     if len(arguments) != layout.size:
         arguments += _newer_fields(layout, kind, len(arguments))
     late: list[Any] = []
