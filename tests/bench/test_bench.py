@@ -13,6 +13,7 @@ import pytest
 
 RUN = Path(__file__).with_name("run.py")
 STALLS = Path(__file__).with_name("stalls.py")
+LARGE = Path(__file__).with_name("large.py")
 PAGES = Path(__file__).with_name("pages.py")
 #: Seconds after which a test hangs. Each workload has 180 of its own.
 HANGS = 600
@@ -156,6 +157,23 @@ def test_the_disk_is_as_slow_as_it_is_told_to_be(tmp_path):
     _, lines = measured(tmp_path, "--only", "W2", "--scale", "0.1", "--sync-ms", "20")
     raw, alone = (line["median"] for line in lines)
     assert all(0 < rate <= 50 for rate in (raw["single_rows_per_s"], alone["steps_per_s"], alone["inline_steps_per_s"]))
+
+
+def test_what_is_done_with_a_large_file_is_done_with_a_small_one(tmp_path):
+    """
+    Of sizes at which both are made in a second. The runs of the file are those that an engine could have written.
+    """
+    command = [sys.executable, LARGE, "--runs", "2500", "--small", "1000", "--repeats", "1", "--folder", tmp_path]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=HANGS, check=True)
+    size, *done = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert size["events"] == 25_000
+    assert {"open", "stats", "durable show", "wake a run, to the result"} <= {each["done"] for each in done}
+    sound = subprocess.run(
+        [sys.executable, "-m", "durable", "doctor", "--thorough", "--db", tmp_path / "2500.db"],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert re.search(r"ok +checksums of [\d,]+ events in the [\d,]+ runs", sound.stdout), sound.stdout
+    assert "counted wrong" not in sound.stdout
 
 
 def test_each_load_tells_how_long_it_holds_loop_and_writer(tmp_path):

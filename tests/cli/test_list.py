@@ -21,6 +21,7 @@ from durable._cli.journals import filters
 from durable._cli.journals.files import open_readonly
 from durable._cli.journals.finding import find_run
 from durable._cli.terminal.problems import CommandError
+from durable._shell.reads import run_rows
 from durable._shell.reads.run_rows import Filter, list_runs
 from durable._shell.storage import schema
 
@@ -297,6 +298,12 @@ async def test_more_runs_than_one_transaction_reads_are_all_listed(engines, tmp_
         (Filter(batch="b"), "USING INDEX durable_runs_batch (batch=?)"),
         (Filter(waiting_for="approved"), "SEARCH r USING INTEGER PRIMARY KEY"),
         (Filter(waiting_for="timer"), "SEARCH r USING INTEGER PRIMARY KEY"),
+        (Filter(status=("waiting",), workflow="w"), "USING INDEX durable_runs_open"),
+        (Filter(status=("pending", "running"), since=1.0), "USING INDEX durable_runs_open"),
+        (Filter(workflow="w"), "USING INDEX durable_runs_workflow (workflow=?)"),
+        (Filter(workflow="w", status=("succeeded",)), "USING INDEX durable_runs_workflow (workflow=?)"),
+        (Filter(workflow="w", since=1.0), "USING INDEX durable_runs_created (created_at>? AND created_at<?)"),
+        (Filter(since=1.0, until=2.0), "USING INDEX durable_runs_created (created_at>? AND created_at<?)"),
     ],
 )
 def test_what_an_operator_looks_for_is_not_searched_among_all_runs(tmp_db, wanted, expected):
@@ -309,9 +316,28 @@ def test_what_an_operator_looks_for_is_not_searched_among_all_runs(tmp_db, wante
     conn.set_trace_callback(asked.append)
     assert list_runs(conn, wanted, None, 20) == []
     conn.set_trace_callback(None)
-    plan = [detail for *_, detail in conn.execute(f"EXPLAIN QUERY PLAN {asked[0]}")]
+    plan = [detail for *_, detail in conn.execute(f"EXPLAIN QUERY PLAN {asked[-1]}")]
     conn.close()
     assert any(expected in detail for detail in plan), plan
+
+
+def test_runs_of_a_long_time_are_listed_in_their_order(tmp_db, monkeypatch):
+    """
+    Where more were created than can be looked at: the newest are found first, and the index of times is left alone.
+    """
+    conn = sqlite3.connect(tmp_db, isolation_level=None)
+    schema.prepare(conn, 0.0)
+    row = "INSERT INTO durable_runs (run_id, workflow, version, sort, status, queue, priority, created_at)"
+    conn.executemany(f"{row} VALUES (?, 'w', 1, 'job', 'pending', 'q', 0, ?)", [(f"r{n}", n) for n in range(10)])
+    monkeypatch.setattr(run_rows, "_SHORT_TIME", 5)
+    for since, index in ((7.0, True), (2.0, False)):
+        asked = []
+        conn.set_trace_callback(asked.append)
+        assert [each.run_id for each in list_runs(conn, Filter(since=since), None, 2)] == ["r9", "r8"]
+        conn.set_trace_callback(None)
+        plan = [detail for *_, detail in conn.execute(f"EXPLAIN QUERY PLAN {asked[-1]}")]
+        assert any("durable_runs_created" in detail for detail in plan) is index
+    conn.close()
 
 
 # --- what is shown ---------------------------------------------------------------------------------

@@ -11,8 +11,9 @@ import pytest
 
 from durable import Flow, Return, for_each, job, workflow
 from durable._core.run.groups import ForEachNode
-from durable._shell.storage import schema
+from durable._shell.storage import schema, seals
 from durable._shell.storage.copies.marks import schema_of
+from durable._shell.storage.run_counts import run_counts
 
 OLD = sorted(Path(__file__).parent.glob("schema_*.sql"))
 
@@ -52,11 +53,50 @@ def test_a_migrated_file_equals_a_fresh_one(script, tmp_db):
         old.executescript(script.read_text())
         old.execute("INSERT INTO durable_meta VALUES ('created_at', 1.0)")
         old.commit()
+        by_row = schema_of(old) == 4
         schema.prepare(old, 2.0)
         schema.prepare(fresh, 2.0)
         assert described(old) == described(fresh)
-        # Releases that wrote the script know a newer file by this number.
-        assert old.execute("PRAGMA user_version").fetchone() == (schema.SCHEMA_VERSION,)
+        # Releases that kept the number there know a newer file by it; today it is the application's.
+        assert old.execute("PRAGMA user_version").fetchone() == (0 if by_row else schema.SCHEMA_VERSION,)
+
+
+@pytest.mark.parametrize("script", OLD, ids=lambda path: path.stem)
+def test_the_runs_of_an_older_file_are_counted(script, tmp_db):
+    """
+    Once, as it is migrated; from then on as they are written.
+    """
+    with closing(sqlite3.connect(tmp_db, isolation_level=None)) as old:
+        old.executescript(script.read_text())
+        row = "INSERT INTO durable_runs (run_id, workflow, version, sort, status, queue, priority, created_at)"
+        told = [("one", "a", "failed"), ("two", "a", "failed"), ("three", "b", "waiting")]
+        old.executemany(f"{row} VALUES (?, ?, 1, 'workflow', ?, 'q', 0, 1.0)", told)
+        schema.prepare(old, 2.0)
+        assert run_counts(old) == [("a", "failed", 2), ("b", "waiting", 1)]
+        old.execute("UPDATE durable_runs SET status = 'succeeded' WHERE run_id = 'three'")
+        old.execute("DELETE FROM durable_runs WHERE run_id = 'one'")
+        assert run_counts(old) == [("a", "failed", 1), ("b", "succeeded", 1)]
+
+
+@pytest.mark.parametrize("script", [None, *OLD], ids=lambda path: path.stem if path else "today")
+def test_runs_without_attributes_are_not_looked_at(script, tmp_db):
+    """
+    Every few seconds the rows are looked for that rest unsealed; of runs, a million may be open that have published
+    nothing. Two indexes fit.
+    """
+    asked = []
+    with closing(sqlite3.connect(tmp_db, isolation_level=None)) as conn:
+        if script:
+            conn.executescript(script.read_text())
+        schema.prepare(conn, 2.0)
+        conn.set_trace_callback(asked.append)
+        assert not seals.has_unsealed(conn)
+        assert not seals.damaged_rows(conn, "durable_runs")[0]
+        conn.set_trace_callback(None)
+        plans = [detail for sql in asked for *_, detail in conn.execute(f"EXPLAIN QUERY PLAN {sql}")]
+    assert [each for each in plans if "durable_runs" in each] == [
+        "SCAN durable_runs USING INDEX durable_runs_published"
+    ] * 2
 
 
 def test_forks_of_an_older_file_name_their_source(tmp_db):
@@ -136,13 +176,17 @@ async def test_a_window_that_an_older_release_opened_goes_on(script, engines, tm
     old = tmp_path / "old.db"
     with closing(sqlite3.connect(old)) as conn:
         conn.executescript(script.read_text())
+        version = schema_of(conn)
         conn.execute("ATTACH ? AS newer", (str(engines.path),))
         for (table,) in conn.execute(
             "SELECT name FROM main.sqlite_master WHERE name GLOB 'durable_*' AND type = 'table'"
         ).fetchall():
             columns = ", ".join(row[1] for row in conn.execute(f"PRAGMA main.table_info({table})"))
             conn.execute(f"INSERT OR REPLACE INTO main.{table} ({columns}) SELECT {columns} FROM newer.{table}")
-        conn.execute("DELETE FROM main.durable_meta WHERE name = 'schema'")  # older files have no such row
+        if version == 4:
+            conn.execute("UPDATE main.durable_meta SET value = 4 WHERE name = 'schema'")
+        else:
+            conn.execute("DELETE FROM main.durable_meta WHERE name = 'schema'")  # they have no such row
         conn.commit()
     engines.path = old
     engine = await engines.file(work, mapper)

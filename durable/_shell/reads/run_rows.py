@@ -18,6 +18,7 @@ from durable._core.program.progress import Progress, progress_from
 from durable._core.run_ids import CHILD_SIGN, OLD_CHILD_SIGN
 from durable._core.statuses import CLEANUP_FAILED, HELD, OPEN
 from durable._shell.reads.lenient import fetch_all
+from durable._shell.storage.run_counts import run_counts
 from durable.errors import JournalDamagedError, RunNotFoundError
 
 #: Statuses of open runs, and of those that stand still, as lists of SQL.
@@ -331,6 +332,17 @@ WAITED_FOR: Final[Mapping[str, tuple[str, ...]]] = {
 }
 #: Those of them that have names.
 _NAMED: Final = ("signal", "request", "callback")
+#: Statuses that have an index of their own, and the term that lets SQLite use it.
+_INDEXED: Final = {
+    "failed": "r.status = 'failed'",
+    "blocked": "r.status = 'blocked'",
+    "paused": "r.status = 'paused'",
+    "cancelled": "r.status = 'cancelled'",
+}
+#: Epoch seconds that no run was created at, nor before their opposite.
+_NEVER: Final = 9e99
+#: Runs that were created in a time that counts as short.
+_SHORT_TIME: Final = 2_000
 
 
 def list_runs(conn: sqlite3.Connection, wanted: Filter, before: int | None, limit: int) -> list[RunRow]:
@@ -338,24 +350,32 @@ def list_runs(conn: sqlite3.Connection, wanted: Filter, before: int | None, limi
     Up to *limit* runs that fit, newest first, all older than run number *before*.
 
     The statuses that an operator looks for stand in the SQL as literals: a bound value would not
-    let SQLite use their indexes.
+    let SQLite use their indexes. It knows nothing of how many rows each index leaves, so it is
+    kept (by a plus sign) from those that may leave nearly all.
     """
     where: list[str] = []
     values: list[Any] = []
-    if wanted.workflow is not None:
-        where.append("r.workflow = ?")
-        values.append(wanted.workflow)
-    if wanted.status == ("failed",):
-        where.append("r.status = 'failed'")
-    elif wanted.status == ("blocked",):
-        where.append("r.status = 'blocked'")
-    elif wanted.status == ("paused",):
-        where.append("r.status = 'paused'")
-    elif wanted.status == ("cancelled",):
-        where.append("r.status = 'cancelled'")
+    is_narrow = any((wanted.parent, wanted.ancestor, wanted.batch, wanted.waiting_for))
+    if wanted.status is not None and len(wanted.status) == 1 and wanted.status[0] in _INDEXED:
+        is_narrow = True
+        where.append(_INDEXED[wanted.status[0]])
     elif wanted.status is not None:
         where.append("r.status IN (SELECT value FROM json_each(?))")
         values.append(json.dumps(wanted.status))
+        if all(status in OPEN for status in wanted.status):
+            is_narrow = True
+            where.append("r.ended_at IS NULL")
+    since, until = wanted.since, _NEVER if wanted.until is None else wanted.until
+    is_short = since is not None and not is_narrow and _is_short_time(conn, since, until)
+    if is_short:  # both ends, without which SQLite rather looks through all
+        where.append("r.created_at >= ? AND r.created_at < ?")
+    elif since is not None or wanted.until is not None:
+        where.append("+r.created_at >= ? AND +r.created_at < ?")
+    if since is not None or wanted.until is not None:
+        values += [-_NEVER if since is None else since, until]
+    if wanted.workflow is not None:
+        where.append("+r.workflow = ?" if is_narrow or is_short else "r.workflow = ?")
+        values.append(wanted.workflow)
     if wanted.queue is not None:
         where.append("r.queue = ?")
         values.append(wanted.queue)
@@ -372,12 +392,6 @@ def list_runs(conn: sqlite3.Connection, wanted: Filter, before: int | None, limi
     if wanted.batch is not None:
         where.append("r.batch = (SELECT batch FROM durable_batches WHERE batch_id = ?)")
         values.append(wanted.batch)
-    if wanted.since is not None:
-        where.append("r.created_at >= ?")
-        values.append(wanted.since)
-    if wanted.until is not None:
-        where.append("r.created_at < ?")
-        values.append(wanted.until)
     for name, value in (wanted.labels or {}).items():
         where.append("CASE WHEN json_valid(r.labels) THEN json_extract(r.labels, ?) END = ?")
         values += [_json_path(name), value]
@@ -409,6 +423,12 @@ def list_runs(conn: sqlite3.Connection, wanted: Filter, before: int | None, limi
         values.append(before)
     sql = _RUN_COLUMNS + ("WHERE " + " AND ".join(where) if where else "") + " ORDER BY r.run DESC LIMIT ?"
     return [_run_row(row) for row in fetch_all(conn, sql, (*values, limit))]
+
+
+def _is_short_time(conn: sqlite3.Connection, since: float, until: float) -> bool:
+    """Whether so few runs were created then that all of them can be looked at."""
+    sql = "SELECT 1 FROM durable_runs WHERE created_at >= ? AND created_at < ? LIMIT 1 OFFSET ?"
+    return conn.execute(sql, (since, until, _SHORT_TIME)).fetchone() is None
 
 
 def _json_path(name: str) -> str:
@@ -630,7 +650,9 @@ def counts_by(conn: sqlite3.Connection, names: Sequence[str]) -> list[tuple[tupl
 
 def counts(conn: sqlite3.Connection) -> dict[str, int]:
     """Runs by status, and the sizes of the other tables."""
-    found = dict(conn.execute("SELECT status, count(*) FROM durable_runs GROUP BY status").fetchall())
+    found: dict[str, int] = {}
+    for _, status, runs in run_counts(conn):
+        found[status] = found.get(status, 0) + runs
     found["events"] = conn.execute("SELECT coalesce(max(id), 0) FROM durable_events").fetchone()[0]
     found["waits"] = conn.execute("SELECT count(*) FROM durable_waits").fetchone()[0]
     found["waiting_for_limits"] = conn.execute(

@@ -1,18 +1,18 @@
 """
 Counts of a whole journal, for people. Light, as `run_rows` is.
 
-Runs are counted in one pass over their rows; events are not counted, since their numbers tell.
+Runs were counted as they were written, and events are numbered: a large file takes no longer than a small one. What
+waits is counted, so it takes longer with much of that.
 """
 
 from __future__ import annotations
 
-import math
 import sqlite3
 from typing import NamedTuple
 
-from durable._core.statuses import ENDS
 from durable._shell.reads.run_rows import LimitRow, RunRow, limit_rows, run_by_id
 from durable._shell.storage.copies.marks import schema_of
+from durable._shell.storage.run_counts import run_counts
 
 
 class QueueLine(NamedTuple):
@@ -32,8 +32,6 @@ class Census(NamedTuple):
 
     #: Workflow or job -> status -> how many runs.
     workflows: dict[str, dict[str, int]]
-    #: Status -> how many runs have ended so since the moment that was asked about.
-    ended: dict[str, int]
     oldest_open: RunRow | None
     #: Events ever recorded, those included that were pruned.
     events: int
@@ -61,23 +59,15 @@ class Census(NamedTuple):
         return found
 
 
-def census(conn: sqlite3.Connection, since: float = math.inf) -> Census:
-    """Count what is there, and what has ended *since*."""
+def census(conn: sqlite3.Connection) -> Census:
+    """Count what is there."""
     workflows: dict[str, dict[str, int]] = {}
-    ended: dict[str, int] = {}
-    oldest: int | None = None
-    for workflow, status, count, first, lately in conn.execute(
-        "SELECT workflow, status, count(*), min(run), total(ended_at >= ?) FROM durable_runs GROUP BY workflow, status",
-        (since,),
-    ).fetchall():
+    for workflow, status, count in run_counts(conn):
         workflows.setdefault(workflow, {})[status] = count
-        ended[status] = ended.get(status, 0) + int(lately)
-        if status not in ENDS and (oldest is None or first < oldest):
-            oldest = first
+    oldest = conn.execute("SELECT min(run) FROM durable_runs WHERE ended_at IS NULL").fetchone()[0]
     page_size = _number(conn, "PRAGMA page_size")
     return Census(
         workflows=workflows,
-        ended=ended,
         oldest_open=None if oldest is None else _run(conn, oldest),
         events=_number(conn, "SELECT coalesce(max(id), 0) FROM durable_events"),
         waits=dict(conn.execute("SELECT kind, count(*) FROM durable_waits GROUP BY kind ORDER BY kind").fetchall()),
@@ -90,6 +80,12 @@ def census(conn: sqlite3.Connection, since: float = math.inf) -> Census:
         bytes_free=_number(conn, "PRAGMA freelist_count") * page_size,
         schema=schema_of(conn) or 0,
     )
+
+
+def ended_since(conn: sqlite3.Connection, since: float) -> dict[str, int]:
+    """Status -> how many runs have ended so since that moment. Looks at all rows of runs."""
+    sql = "SELECT status, count(*) FROM durable_runs WHERE ended_at >= ? GROUP BY status"
+    return dict(conn.execute(sql, (since,)).fetchall())
 
 
 def queue_lines(conn: sqlite3.Connection) -> list[QueueLine]:

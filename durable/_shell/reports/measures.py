@@ -47,7 +47,7 @@ class Measure(NamedTuple):
 
 
 def measures(conn: sqlite3.Connection, now: float) -> list[Measure]:
-    """All samples at *now*, of one moment. One pass over the rows of runs; events are not counted."""
+    """All samples at *now*, of one moment. Neither runs nor events are counted for it."""
     counts = census(conn)
     oldest = counts.oldest_open
     found = [

@@ -227,9 +227,24 @@ CREATE INDEX durable_runs_published ON durable_runs (run, checksum)
 CREATE INDEX durable_notes_open ON durable_notes (run, position, name, checksum) WHERE name NOT GLOB 'kept:*';
 """
 
+_FROM_4 = """
+CREATE INDEX durable_runs_open ON durable_runs (run) WHERE ended_at IS NULL;
+DROP INDEX durable_runs_published;
+CREATE INDEX durable_runs_published ON durable_runs (run, checksum)
+    WHERE attributes IS NOT NULL AND ended_at IS NULL;
+CREATE INDEX durable_runs_workflow ON durable_runs (workflow);
+CREATE INDEX durable_runs_created ON durable_runs (created_at);
+CREATE TABLE durable_run_counts (
+    workflow TEXT NOT NULL,
+    status TEXT NOT NULL,
+    runs INTEGER NOT NULL,
+    PRIMARY KEY (workflow, status)
+) STRICT, WITHOUT ROWID;
+"""
+
 
 def migrate(connection: sqlite3.Connection, version: int) -> None:
     """Bring a file of schema *version* up to date. The caller commits, or rolls back."""
     # One script, as `executescript` commits what is open before it begins.
-    connection.executescript("BEGIN IMMEDIATE;" + "".join((_FROM_1, _FROM_2, _FROM_3)[version - 1 :]))
+    connection.executescript("BEGIN IMMEDIATE;" + "".join((_FROM_1, _FROM_2, _FROM_3, _FROM_4)[version - 1 :]))
     connection.executemany("INSERT OR IGNORE INTO durable_kinds VALUES (?, ?)", KIND_NAMES.items())

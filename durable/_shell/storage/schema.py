@@ -20,6 +20,7 @@ from durable._core.journal.events import KIND_NAMES
 from durable._shell.storage.copies.backups import continue_backup, is_backup
 from durable._shell.storage.copies.marks import APPLICATION_ID, SCHEMA_ROW, SCHEMA_VERSION, schema_of
 from durable._shell.storage.migrations import migrate
+from durable._shell.storage.run_counts import count_anew, keep_counts
 from durable._shell.storage.seals import keep_seals, seal_older
 
 _TABLES = """
@@ -78,13 +79,24 @@ CREATE INDEX durable_runs_tied ON durable_runs (parent) WHERE on_parent_end = 'c
 CREATE INDEX durable_runs_follows ON durable_runs (follows) WHERE follows IS NOT NULL;
 CREATE INDEX durable_runs_batch ON durable_runs (batch, status) WHERE batch IS NOT NULL;
 CREATE INDEX durable_runs_callback ON durable_runs (callback, status) WHERE callback IS NOT NULL;
-CREATE INDEX durable_runs_published ON durable_runs (run, checksum)
-    WHERE attributes IS NOT NULL AND ended_at IS NULL;
 -- What an operator looks for. One index each, since SQLite uses a partial index only for the very term it has.
 CREATE INDEX durable_runs_failed ON durable_runs (run) WHERE status = 'failed';
 CREATE INDEX durable_runs_blocked ON durable_runs (run) WHERE status = 'blocked';
 CREATE INDEX durable_runs_paused ON durable_runs (run) WHERE status = 'paused';
 CREATE INDEX durable_runs_cancelled ON durable_runs (run) WHERE status = 'cancelled';
+CREATE INDEX durable_runs_open ON durable_runs (run) WHERE ended_at IS NULL;
+-- Behind that of all open runs: of two that fit, SQLite takes the last.
+CREATE INDEX durable_runs_published ON durable_runs (run, checksum)
+    WHERE attributes IS NOT NULL AND ended_at IS NULL;
+CREATE INDEX durable_runs_workflow ON durable_runs (workflow);
+CREATE INDEX durable_runs_created ON durable_runs (created_at);
+
+CREATE TABLE durable_run_counts (     -- how many runs there are, kept by each connection that writes: see `run_counts`
+    workflow TEXT NOT NULL,
+    status TEXT NOT NULL,
+    runs INTEGER NOT NULL,
+    PRIMARY KEY (workflow, status)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE durable_keys (           -- keys of runs that were pruned, so that they are not given again
     key TEXT PRIMARY KEY,
@@ -380,6 +392,7 @@ def prepare(connection: sqlite3.Connection, now: float) -> None:
     """Create or migrate the tables, in one transaction. The file has passed `marks.inspect`."""
     prepare_tables(connection, now)
     keep_seals(connection)
+    keep_counts(connection)
 
 
 def prepare_tables(connection: sqlite3.Connection, now: float) -> None:
@@ -413,6 +426,7 @@ def _migrate(connection: sqlite3.Connection, version: int) -> None:
     else:
         migrate(connection, version)
         seal_older(connection)
+        count_anew(connection)
         _renew_history(connection)
     if not numbered:  # the releases that look there would take it for their own
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

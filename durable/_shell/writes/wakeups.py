@@ -428,7 +428,8 @@ def _hurry_unborn(conn: sqlite3.Connection, run: int, effects: Effects) -> None:
 def read_unborn(conn: sqlite3.Connection) -> list[ReadyRun]:
     """Runs that were cancelled, or ran out of time, before they began, and have not ended yet."""
     rows = conn.execute(
-        "SELECT DISTINCT r.run FROM durable_inbox AS i JOIN durable_runs AS r ON r.run = i.run "
+        # From the inboxes to the runs: SQLite would look through all runs, of which there may be a million.
+        "SELECT DISTINCT r.run FROM durable_inbox AS i CROSS JOIN durable_runs AS r ON r.run = i.run "
         "WHERE i.wakes = 1 AND i.kind IN (?, ?, ?) AND r.status = 'pending' AND r.ready_at IS NOT NULL",
         (CancelRequested.kind, RunTimedOut.kind, RunExpired.kind),
     ).fetchall()

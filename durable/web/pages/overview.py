@@ -14,7 +14,7 @@ from durable._cli.journals.owners import failure_of, owner_of
 from durable._core.statuses import STATUSES
 from durable._shell.reads.run_rows import Filter, RunRow, list_runs, paused_queues
 from durable._shell.reads.schedule_rows import all_schedules
-from durable._shell.reports.census import Census, census
+from durable._shell.reports.census import Census, census, ended_since
 from durable._shell.reports.throughput import Throughput, throughput
 from durable._shell.rows.schedule_row import ScheduleRow
 from durable.web.call import Call
@@ -30,6 +30,8 @@ class Overview(NamedTuple):
     """What the page shows."""
 
     census: Census
+    #: Status -> how many runs have ended so in the last day.
+    day: dict[str, int]
     #: Blocked, failed and paused runs: the latest of each, and why.
     people: list[tuple[RunRow, str]]
     throughput: Throughput
@@ -39,7 +41,6 @@ class Overview(NamedTuple):
 @at_one_moment
 def read_overview(conn: sqlite3.Connection, now: float) -> Overview:
     """All of it, of one moment."""
-    counts = census(conn, now - DAY)
     paused = set(paused_queues(conn))
     rows = [
         row
@@ -47,7 +48,8 @@ def read_overview(conn: sqlite3.Connection, now: float) -> Overview:
         for row in list_runs(conn, Filter(status=(status,)), None, NAMED)
     ]
     people = [(row, why_in_short(conn, row, paused, now)) for row in rows[:NAMED]]
-    return Overview(counts, people, throughput(conn, now), all_schedules(conn)[:NAMED])
+    schedules = all_schedules(conn)[:NAMED]
+    return Overview(census(conn), ended_since(conn, now - DAY), people, throughput(conn, now), schedules)
 
 
 async def overview(call: Call) -> Response:

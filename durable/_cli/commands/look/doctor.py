@@ -25,6 +25,7 @@ from durable._shell.requests.sockets import socket_path
 from durable._shell.storage.copies.backups import check_wal, is_backup
 from durable._shell.storage.copies.marks import SCHEMA_VERSION, holds_other_tables
 from durable._shell.storage.copies.torn import is_copy_of_open
+from durable._shell.storage.run_counts import are_right
 from durable.errors import JournalAccessError
 
 Severity: TypeAlias = Literal["ok", "note", "warning", "problem"]
@@ -151,6 +152,14 @@ def _seals(file: _File) -> Iterator[Finding]:
         if bad:
             what = f"{len(bad)} rows of {name} do not match their checksums, the first at {_key(bad[0])}"
             yield Finding("problem", what, "restore from a backup; an engine that opens the file names whom it stops")
+
+
+def _counts(file: _File) -> Iterator[Finding]:
+    """That as many runs were counted as there are; all rows are looked at."""
+    if (file.thorough or os.path.getsize(file.path) <= _LARGE_BYTES) and not are_right(file.conn):
+        what = "runs are counted wrong in lists and stats: something else than durable wrote to durable_runs"
+        remedy = "with no engine open, DELETE FROM durable_run_counts: the next one counts anew"
+        yield Finding("warning", what, remedy)
 
 
 def _key(key: Sequence[Any]) -> str:
@@ -385,5 +394,5 @@ def _dangling(file: _File) -> Iterator[Finding]:
 
 _CHECKS: Final[tuple[Callable[[_File], Iterator[Finding]], ...]] = (
     _pages, _surroundings, _ownership, _stopped, _hooks, _waiting, _schedules, _storms, _histories, _checksums, _seals,
-    _dangling,
+    _counts, _dangling,
 )  # fmt: skip

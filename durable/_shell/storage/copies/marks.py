@@ -16,7 +16,7 @@ from durable.errors import ForeignJournalError, JournalAccessError, JournalVersi
 
 #: "dura" in ASCII: `file(1)` and SQLite tools show it.
 APPLICATION_ID = 0x64757261
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 #: The row of `durable_meta` with the schema's number.
 SCHEMA_ROW = "schema"
 
