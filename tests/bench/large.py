@@ -28,6 +28,7 @@ from workloads import ok
 
 from durable import Engine, Flow, Return, RunInfo, wait_for, workflow
 from durable._shell.storage import schema
+from durable._shell.storage.run_counts import count_anew
 
 #: Runs that are written as the engine writes them; the others are their copies, by SQL.
 WRITTEN = 1_000
@@ -127,6 +128,7 @@ def make(path: Path, runs: int) -> None:
                 {"by": by, "written": WRITTEN, "runs": runs},
             )
             conn.execute("COMMIT")
+        count_anew(conn)
         conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 

@@ -23,6 +23,7 @@ from durable._core.recorded.check import check_run
 from durable._core.recorded.export_format import RunFacts, RunHistory
 from durable._shell.rows.rows import RunState
 from durable._shell.storage import schema
+from durable._shell.storage.run_counts import count_anew
 
 _INSERT_RUN = (
     "INSERT INTO durable_runs (run, run_id, workflow, version, sort, status, queue, priority, labels, reason, "
@@ -88,6 +89,7 @@ def fill(conn: sqlite3.Connection, numbers: range, since: float = 1_700_000_000.
         conn.execute(_INSERT_RUN, (number, f"run-{number}", "ride", status, labels, reason, at, at, at))
         conn.executemany(_INSERT_EVENT, RunState(number, f"run-{number}", "ride", "default").append(events))
         count += len(events)
+    count_anew(conn)
     conn.execute("COMMIT")
     return count
 

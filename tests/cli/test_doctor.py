@@ -324,21 +324,22 @@ async def test_a_large_file_is_not_read_as_a_whole(engines, cli, tmp_db, monkeyp
     )
 
 
-async def test_runs_that_others_deleted_are_counted_anew_when_somebody_says_so(engines, cli, tmp_db, reached):
+async def test_runs_that_others_deleted_are_counted_anew_when_somebody_says_so(engines, cli, tmp_db):
     """
     Runs are counted as an engine writes them. Doctor compares, and what it says helps.
     """
     engine = await engines.file(waits)
     for run in await engine.start_many([waits() for _ in range(3)]):
-        await reached(run, "waiting")
-    assert (await engine.stats()).runs == {"waiting": 3}
+        await run.signal("go", "x")
+        await run.result(5)
+    assert (await engine.stats()).runs == {"succeeded": 3}
     await engine.aclose()
     assert "counted wrong" not in cli("doctor", "--db", tmp_db).out
     change(tmp_db, "DELETE FROM durable_runs WHERE run = 1")
     assert "counted wrong" in cli("doctor", "--db", tmp_db).out
-    change(tmp_db, "DELETE FROM durable_run_counts")
+    change(tmp_db, "DELETE FROM durable_meta WHERE name = 'counted'")
     engine = await engines.file(waits)
-    assert (await engine.stats()).runs == {"waiting": 2}
+    assert (await engine.stats()).runs == {"succeeded": 2}
     assert "counted wrong" not in cli("doctor", "--db", tmp_db).out
 
 

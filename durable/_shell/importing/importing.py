@@ -38,6 +38,7 @@ from durable._shell.reads.run_rows import RunRow, last_of_chain, run_by_id
 from durable._shell.rows.rows import Effects, RunState, labels_json
 from durable._shell.rows.templates import checked_json
 from durable._shell.storage.bulk import write_many
+from durable._shell.storage.run_counts import count_ended
 from durable._shell.writes.feeds import feed
 from durable._shell.writes.run_writes import INSERT_WAITS, write_rows
 from durable._shell.writes.waiters import AwaitedEnd, tell_waiters
@@ -198,6 +199,8 @@ class _Import:
                 history.forked_from(each.events),
             ),
         )
+        if ended:
+            count_ended(conn, [(run.workflow, run.status)])
         write_rows(conn, RunState(number, run.run_id, run.workflow, run.queue).append(each.events))
         conn.executemany(
             "INSERT OR REPLACE INTO durable_notes (run, position, name, value, at) VALUES (?, ?, ?, ?, ?)",

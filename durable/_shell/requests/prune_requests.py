@@ -15,6 +15,8 @@ from durable._shell.claims.keys import drop_expired_keys, keep_key
 from durable._shell.reads.run_rows import chain, last_id, require_run
 from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects
+from durable._shell.storage.bulk import about_many
+from durable._shell.storage.run_counts import count_ended
 from durable.errors import JournalDamagedError, RunStateError
 
 #: Roots looked at in one transaction of `PruneRuns`: bounds how long it holds the writer.
@@ -68,6 +70,7 @@ _UNUSED = f"""
 SELECT p.payload FROM durable_payloads AS p
 WHERE p.payload > ? AND p.payload <= ? AND {_IS_UNUSED} ORDER BY p.payload
 """  # noqa: S608 - a constant
+_ENDED = "SELECT workflow, status FROM durable_runs WHERE run IN ({items}) AND ended_at IS NOT NULL"
 _DROP = f"DELETE FROM durable_payloads AS p WHERE p.payload = ? AND {_IS_UNUSED}"  # noqa: S608 - a constant
 
 
@@ -337,6 +340,7 @@ def _delete(conn: sqlite3.Connection, found: Iterable[int], *, keep_keys: bool) 
     conn.executemany("DELETE FROM durable_hook_errors WHERE run = ?", runs)
     # since the number may be given again
     conn.executemany("UPDATE durable_runs SET follows = NULL WHERE follows = ?", runs)
+    count_ended(conn, about_many(conn, _ENDED, [run for (run,) in runs]), -1)
     conn.executemany("DELETE FROM durable_runs WHERE run = ?", runs)
     return events
 

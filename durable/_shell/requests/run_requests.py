@@ -23,6 +23,7 @@ from durable._shell.reads.run_rows import RunRow, current_run
 from durable._shell.requests.request import Env, JournalRequest, values_of
 from durable._shell.rows.new_runs import placed
 from durable._shell.rows.rows import Effects, NewRun, Stopped
+from durable._shell.storage.run_counts import count_ended
 from durable._shell.writes.answers import ask
 from durable._shell.writes.feeds import refill
 from durable._shell.writes.run_writes import create_each
@@ -269,6 +270,8 @@ def make_ready(conn: sqlite3.Connection, run: RunRow, now: float, effects: Effec
     delayed = conn.execute("SELECT 1 FROM durable_waits WHERE run = ? AND kind = 'start'", (run.run,)).fetchone()
     waits = needs_slot(conn, run.run)
     status = "pending" if run.started_at is None or waits else "running"
+    if run.ended_at is not None:
+        count_ended(conn, [(run.workflow, run.status)], -1)
     conn.execute(
         "UPDATE durable_runs SET status = ?, ready_at = ?, reason = NULL, ended_at = NULL, unread = NULL WHERE run = ?",
         (status, None if delayed or waits else now, run.run),

@@ -234,7 +234,7 @@ CREATE INDEX durable_runs_published ON durable_runs (run, checksum)
     WHERE attributes IS NOT NULL AND ended_at IS NULL;
 CREATE INDEX durable_runs_workflow ON durable_runs (workflow);
 CREATE INDEX durable_runs_created ON durable_runs (created_at);
-CREATE TABLE durable_run_counts (
+CREATE TABLE durable_ended (
     workflow TEXT NOT NULL,
     status TEXT NOT NULL,
     runs INTEGER NOT NULL,

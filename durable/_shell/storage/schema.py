@@ -20,7 +20,7 @@ from durable._core.journal.events import KIND_NAMES
 from durable._shell.storage.copies.backups import continue_backup, is_backup
 from durable._shell.storage.copies.marks import APPLICATION_ID, SCHEMA_ROW, SCHEMA_VERSION, schema_of
 from durable._shell.storage.migrations import migrate
-from durable._shell.storage.run_counts import count_anew, keep_counts
+from durable._shell.storage.run_counts import count_anew, count_missing
 from durable._shell.storage.seals import keep_seals, seal_older
 
 _TABLES = """
@@ -91,7 +91,7 @@ CREATE INDEX durable_runs_published ON durable_runs (run, checksum)
 CREATE INDEX durable_runs_workflow ON durable_runs (workflow);
 CREATE INDEX durable_runs_created ON durable_runs (created_at);
 
-CREATE TABLE durable_run_counts (     -- how many runs there are, kept by each connection that writes: see `run_counts`
+CREATE TABLE durable_ended (     -- how many runs have ended so: see `run_counts`
     workflow TEXT NOT NULL,
     status TEXT NOT NULL,
     runs INTEGER NOT NULL,
@@ -392,7 +392,7 @@ def prepare(connection: sqlite3.Connection, now: float) -> None:
     """Create or migrate the tables, in one transaction. The file has passed `marks.inspect`."""
     prepare_tables(connection, now)
     keep_seals(connection)
-    keep_counts(connection)
+    count_missing(connection)
 
 
 def prepare_tables(connection: sqlite3.Connection, now: float) -> None:
@@ -445,6 +445,7 @@ def _create(connection: sqlite3.Connection, now: float) -> None:
     connection.executemany("INSERT INTO durable_kinds VALUES (?, ?)", KIND_NAMES.items())
     connection.execute("INSERT INTO durable_meta VALUES ('created_at', ?)", (now,))
     connection.execute("INSERT INTO durable_meta VALUES ('commits', 0)")
+    count_anew(connection)
     # Where the application has a table of such a name, it goes without our view.
     taken = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     if "runs" not in taken:

@@ -50,6 +50,7 @@ from durable._shell.rows.rows import (
 )
 from durable._shell.rows.templates import from_json
 from durable._shell.storage.bulk import NULL, about_many, join_many, write_many
+from durable._shell.storage.run_counts import count_ended
 from durable._shell.writes import answers
 from durable._shell.writes.apart import apart
 from durable._shell.writes.batch_ends import tell_batches
@@ -520,6 +521,7 @@ def _end(
     runs = [turn.state.run for turn in turns]
     paused = {turn.state.run for turn in turns if turn.successor is not None and _is_paused(conn, turn.state.run)}
     write_many(conn, _ENDED, [(turn.state.run, turn.status, turn.at, _reason(turn)) for turn in turns], is_bound=True)
+    count_ended(conn, [(turn.state.workflow, str(turn.status)) for turn in turns])
     about_many(conn, _NO_WAITS, runs)
     at = turns[0].at
     over = [turn.state.run for turn in turns if turn.successor is None]
