@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
-from attrs import evolve, field, fields
-
 from durable._core.codec.codec import Payload
 from durable._core.journal.events import Event, GroupArranged, LaterAttempt, NowRead, PatchMarked, TurnUnfinished
 from durable._core.journal.waits import Wait, WakeOn
-from durable._core.light_frozen import light_define, light_frozen
+from durable._core.light_frozen import light_frozen
 from durable._core.policies.caps import Caps
 from durable._core.policies.limits import LimitRef
 from durable._core.program.ops import RunOp, StepOp, TransactionOp
@@ -209,14 +207,25 @@ class LogEntry(NamedTuple):
     values: dict[str, Any]
 
 
-@light_define
 class Decision:
-    """The outcome of one turn."""
+    """
+    The outcome of one turn.
+
+    One is made for every turn, and nearly all have nothing but events, steps that begin, and an end. Only these are set
+    when it is made; what few turns have is of the class until somebody sets it.
+    """
+
+    __slots__ = ("__dict__", "ended", "events", "outcome", "reason", "steps")
 
     #: To append, in this order: accepted arrivals, each followed by what it caused.
-    events: list[Event] = field(factory=list)
-    steps: list[StepAction] = field(factory=list)
-    # What few turns have costs nothing where it is absent: it grows by `added`.
+    events: list[Event]
+    steps: list[StepAction]
+    ended: EndStatus | None
+    #: The outcome, as in the closing event: the value, the failure, or None.
+    outcome: Payload | None
+    reason: str
+
+    # What few turns have grows by `added`.
     transactions: Sequence[TransactionAction] = ()
     #: Slots to ask for, and positions whose slot (or place in line) is given up.
     slots: tuple[SlotAction, ...] = ()
@@ -254,24 +263,35 @@ class Decision:
     troubled: Sequence[TroubledStep] = ()
     #: To be logged once this is on disk.
     logs: Sequence[LogEntry] = ()
-    ended: EndStatus | None = None
-    #: The outcome, as in the closing event: the value, the failure, or None.
-    outcome: Payload | None = None
-    reason: str = ""
     continued: ChildAction | None = None
     #: Why the run cannot proceed without a person, if so.
     blocked: str | None = None
 
+    def __init__(
+        self,
+        events: list[Event] | None = None,
+        steps: list[StepAction] | None = None,
+        *,
+        ended: EndStatus | None = None,
+        outcome: Payload | None = None,
+        reason: str = "",
+        **rest: Any,
+    ) -> None:
+        self.events = [] if events is None else events
+        self.steps = [] if steps is None else steps
+        self.ended = ended
+        self.outcome = outcome
+        self.reason = reason
+        for name, value in rest.items():
+            setattr(self, name, value)
+
+    def __repr__(self) -> str:
+        slots = {name: getattr(self, name) for name in _ALWAYS}
+        return f"Decision({', '.join(f'{name}={value!r}' for name, value in (slots | vars(self)).items())})"
+
     def is_plain(self) -> bool:
-        """Whether it has nothing but events, steps that begin, and an end: as nearly all have."""
-        return not (  # as text, not by `attrgetter`: that takes seven times as long
-            self.transactions or self.slots or self.slots_released or self.children or self.requests or self.replies
-            or self.cancelled_steps or self.cancelled_children or self.cancel_all_children or self.feeds
-            or self.feeds_closed or self.feeds_next or self.waits or self.waits_closed or self.waits_ending
-            or self.attributes is not None or self.emitted or self.progress is not None
-            or self.compensated is not None or self.failed_attempts or self.troubled or self.logs
-            or self.continued is not None or self.blocked is not None
-        )  # fmt: skip
+        """Whether nothing was set but events, steps that begin, and an end."""
+        return not self.__dict__
 
     def starts(self, position: str) -> bool:
         """Whether an attempt at *position* is to begin with this turn."""
@@ -297,6 +317,11 @@ class Decision:
         return len(self.steps) + len(self.transactions) < begun
 
 
+#: What every decision has, and what few have, with what the others have instead.
+_ALWAYS: Final = ("events", "steps", "ended", "outcome", "reason")
+_SELDOM: Final = {name: vars(Decision)[name] for name in Decision.__annotations__ if name not in _ALWAYS}
+#: The names of all that a decision may have.
+FIELDS: Final = (*_ALWAYS, *_SELDOM)
 #: Between the turns of a run, which may be long: it says nothing, and nothing can be added to it.
 UNDECIDED: Final = Decision(events=(), steps=())  # type: ignore[arg-type]  # so that whoever tries is told
 
@@ -343,7 +368,8 @@ def in_parts(decision: Decision, size: int, rows_of_child: int, at: float) -> li
     for wait in decision.waits:
         waits.setdefault(wait.position, []).append(wait)
     closed = {wait.position for wait in decision.waits_closed}
-    part = evolve(decision, events=[], steps=[], children=(), waits=(), logs=())
+    apart = {"children": (), "waits": (), "logs": ()}
+    part = Decision(ended=decision.ended, outcome=decision.outcome, reason=decision.reason, **vars(decision) | apart)
     parts = [part]
     room = size
     for number, event in enumerate(events):
@@ -379,14 +405,16 @@ def _is_opening(event: Event) -> bool:
 
 
 #: What may be set in a decision that is recorded in parts; with anything else, a new field too, it stays whole.
-_IN_PARTS = {"events", "steps", "children", "waits", "waits_closed", "failed_attempts", "logs"}
-_WHOLE = [(each.name, each.default) for each in fields(Decision) if each.name not in _IN_PARTS]
+_IN_PARTS: Final = {"events", "steps", "children", "waits", "waits_closed", "failed_attempts", "logs"}
 
 
 def _only_opens(decision: Decision) -> bool:
     """Whether *decision* does nothing else of which it matters when it is recorded."""
-    for name, default in _WHOLE:
-        value = getattr(decision, name)
-        if value if default is not None else value is not None:  # of what is None by default, False says something
+    if decision.ended is not None or decision.outcome is not None or decision.reason:
+        return False
+    for name, value in vars(decision).items():
+        default = _SELDOM[name]
+        # of what is None by default, False says something
+        if name not in _IN_PARTS and (value if default is not None else value is not None):
             return False
     return True
