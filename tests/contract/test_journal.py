@@ -85,14 +85,15 @@ class Journal:
     def turn(self, run, *events, status=None, inbox_upto=0, children=(), **decided):
         decision = Decision(list(events), **decided)
         rows = self.states[run].append(events)
-        return TurnWrite(self.states[run], 10.0, decision, rows, inbox_upto, status, children)
+        turn = TurnWrite(self.states[run], 10.0, decision, rows, inbox_upto, status)
+        turn.children = children
+        return turn
 
     def last_turn(self, run, event, status, *, then=(), successor=None, unconsumed=(), **decided):
         turn = self.turn(run, event, *then, status=status, ended=status, **decided)
-        return LastTurn(
-            turn.state, turn.at, turn.decision, turn.events, status=status, allocate=lambda: 0, successor=successor,
-            unconsumed=unconsumed,
-        )  # fmt: skip
+        last = LastTurn(turn.state, turn.at, turn.decision, turn.events, status=status)
+        last.allocate, last.successor, last.unconsumed = (lambda: 0), successor, unconsumed
+        return last
 
     async def commit(self, *turns):
         effects = Effects()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeAlias
 from zlib import crc32
 
@@ -324,19 +325,37 @@ class DroppedNotes:
     everything: bool = field(kw_only=True)
 
 
-@light_define
 class TurnWrite:
-    """One turn, ready to be written: what was decided, and what was made of that on the event loop."""
+    """
+    One turn, ready to be written: what was decided, and what was made of that on the event loop.
+
+    As a `Decision`, it is made with what every turn has; what few have is of the class until somebody sets it.
+    """
+
+    __slots__ = (
+        "__dict__", "at", "begins", "deadline", "decision", "events", "inbox_upto", "is_plain", "notes", "notices_of",
+        "state", "status",
+    )  # fmt: skip
 
     state: RunState
     at: float
     decision: Decision
     #: Those of the decision, as rows.
-    events: Sequence[EventTuple] = ()
+    events: Sequence[EventTuple]
     #: The newest inbox item that this turn took in; it and those before it are done with.
-    inbox_upto: int = 0
+    inbox_upto: int
     #: What the run is from now on; None if that stays as it is.
-    status: Literal["running", "waiting", "blocked"] | EndStatus | None = None
+    status: Literal["running", "waiting", "blocked"] | EndStatus | None
+    notes: DroppedNotes | None
+    #: Whether the run has begun with it.
+    begins: bool
+    #: What to tell of it to those who look on when it is on disk: some may have begun to after it was decided.
+    notices_of: Callable[[TurnWrite], Iterable[Notice]] | None
+    #: Of a workflow that begins with this turn: when the time of the whole run is over.
+    deadline: float | None
+    #: Whether its decision is known to be plain.
+    is_plain: bool
+
     #: Those of the decision, as runs and with the numbers of runs.
     children: Sequence[NewRun] = ()
     feeds: Sequence[NewFeed] = ()
@@ -348,37 +367,47 @@ class TurnWrite:
     under_way: Collection[str] | None = None
     #: Merges what the workflow published into what is stored.
     attributes: Callable[[Payload | None], Payload] | None = None
-    notes: DroppedNotes | None = None
     #: What the code itself has said.
     said: Sequence[Said] = ()
     #: Positions of steps that are given up while their function runs on in a thread, and whether each is a job's.
     outlasting: Sequence[tuple[str, bool]] = ()
-    #: Whether the run has begun with it.
-    begins: bool = False
-    #: What to tell of it to those who look on when it is on disk: some may have begun to after it was decided.
-    notices_of: Callable[[TurnWrite], Iterable[Notice]] | None = None
     #: What the run, or this attempt of it, takes in no more: for the next attempt, its successor, or to be kept.
     unconsumed: Sequence[RunArrival] = ()
-    #: Of a workflow that begins with this turn: when the time of the whole run is over.
-    deadline: float | None = None
     #: It is written only if there are no such runs, see `Decision.feeds_next`.
     feeds_next: Sequence[str] = ()
-    #: Whether its decision is known to be plain.
-    is_plain: bool = False
+
+    def __init__(
+        self,
+        state: RunState,
+        at: float,
+        decision: Decision,
+        events: Sequence[EventTuple] = (),
+        inbox_upto: int = 0,
+        status: Literal["running", "waiting", "blocked"] | EndStatus | None = None,
+    ) -> None:
+        self.state = state
+        self.at = at
+        self.decision = decision
+        self.events = events
+        self.inbox_upto = inbox_upto
+        self.status = status
+        self.notes = self.notices_of = self.deadline = None
+        self.begins = self.is_plain = False
 
 
-@light_define
 class LastTurn(TurnWrite):
     """The turn with which a run ends, and what that end starts."""
 
+    __slots__ = ("allocate",)
+
     #: Gives numbers to the callbacks of its batch.
-    allocate: Callable[[], int] = field(kw_only=True)
+    allocate: Callable[[], int]
     follow_ups: Sequence[NewRun] = ()
     broken_hooks: Sequence[BrokenHook] = ()
     #: The run as which it continues.
     successor: NewRun | None = None
     #: Signals of its history that nobody consumed: how many of each name.
-    unread: Mapping[str, int] = field(factory=dict)
+    unread: Mapping[str, int] = MappingProxyType({})
     #: Whether it is written only if no signal of another name waits in the inbox, for which the code may still ask.
     listens: bool = False
 

@@ -369,6 +369,17 @@ class Driver:
 
     def _perform(self, decision: Decision, execution: AnyExecution) -> None:
         """What is on disk now may begin."""
+        if not decision.is_plain():
+            self._perform_rest(decision)
+        steps = decision.steps
+        if self._stopping:
+            self._attempts.skip(steps)
+        elif steps:
+            alone = execution.alone and not self._inbox.notified
+            self._attempts.begin(steps if len(steps) <= STEPS_AT_ONCE else steps[:STEPS_AT_ONCE], alone=alone)
+
+    def _perform_rest(self, decision: Decision) -> None:
+        """What few turns have."""
         if decision.logs:
             emit(decision.logs, self.ready.run_id, self.ready.workflow)
         if decision.troubled:
@@ -379,12 +390,6 @@ class Driver:
             self._attempts.let_outlast()
         if decision.cancelled_steps:
             self._attempts.cancel(decision.cancelled_steps)
-        if self._stopping:
-            self._attempts.skip(decision.steps)
-        elif decision.steps:
-            alone = execution.alone and not self._inbox.notified
-            steps = decision.steps
-            self._attempts.begin(steps if len(steps) <= STEPS_AT_ONCE else steps[:STEPS_AT_ONCE], alone=alone)
 
     async def _begin_others(self, steps: Sequence[StepAction]) -> None:
         """The steps behind the first `STEPS_AT_ONCE`, as many in one iteration of the loop."""

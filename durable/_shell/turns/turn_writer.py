@@ -174,8 +174,7 @@ class TurnWriter:
         def insert(conn: sqlite3.Connection, effects: Effects) -> None:
             if not self._end_if_asked(conn, now, effects):
                 decision = Decision(blocked=reason)
-                turn = TurnWrite(self._state, now, decision, status="blocked", under_way=list(running))
-                write_turns(conn, [turn], effects)
+                write_turns(conn, [self._blocking(decision, now, list(running))], effects)
                 await_code(conn, self._state.run, now)
 
         await self._services.commits.call(insert, answers=False)
@@ -204,11 +203,16 @@ class TurnWriter:
                     return
                 if blocks:
                     blocked = Decision(blocked=f"{error}; resume it once that is mended")
-                    write_turns(conn, [TurnWrite(self._state, now, blocked, status="blocked", under_way=())], effects)
+                    write_turns(conn, [self._blocking(blocked, now, ())], effects)
                 else:
                     self._end(conn, end, now, effects)
 
         await self._services.commits.call(insert, answers=False)
+
+    def _blocking(self, decision: Decision, now: float, under_way: Collection[str]) -> TurnWrite:
+        turn = TurnWrite(self._state, now, decision, status="blocked")
+        turn.under_way = under_way
+        return turn
 
     def _end_if_asked(self, conn: sqlite3.Connection, now: float, effects: Effects) -> bool:
         """Write the end of the run, if somebody asked for that: its clean-up cannot run."""
@@ -256,7 +260,8 @@ class TurnWriter:
             if not self.announced and self._state.kind == "workflow" and self._state.timeout is not None:
                 write.deadline = now + self._state.timeout
         else:
-            write = LastTurn(self._state, now, decision, events, inbox_upto, decision.ended, allocate=services.allocate)
+            write = LastTurn(self._state, now, decision, events, inbox_upto, decision.ended)
+            write.allocate = services.allocate
             self._add_signals(write, execution)
             self._add_followers(write, execution, decision.ended)
         write.is_plain = decision.is_plain()

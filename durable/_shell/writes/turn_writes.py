@@ -143,7 +143,7 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
     if too_early:
         effects.listening |= too_early
         turns = [turn for turn in turns if turn.state.run not in too_early]
-    outrun = {turn.state.run for turn in turns if turn.feeds_next and _is_outrun(conn, turn)}
+    outrun = {turn.state.run for turn in turns if not turn.is_plain and turn.feeds_next and _is_outrun(conn, turn)}
     if outrun:
         effects.listening |= outrun
         turns = [turn for turn in turns if turn.state.run not in outrun]
@@ -680,7 +680,6 @@ def end_undriven(
     state = evolve(state, seq=seq, chain=chain)
     end.cancel_all_children = True
     rows = state.append(end.events)
-    turn = LastTurn(
-        state, at, end, rows, status=end.ended, allocate=allocate, follow_ups=follow_ups, broken_hooks=broken_hooks
-    )
+    turn = LastTurn(state, at, end, rows, status=end.ended)
+    turn.allocate, turn.follow_ups, turn.broken_hooks = allocate, follow_ups, broken_hooks
     write_turns(conn, [turn], effects)
