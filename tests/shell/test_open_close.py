@@ -627,7 +627,7 @@ async def test_a_file_that_is_not_ours_is_refused_untouched(engines, kind):
     with pytest.raises(JournalVersionError if kind == "newer" else ForeignJournalError) as refused:
         await engines.file(quick)
     if kind == "newer":
-        assert "written by a newer release (schema 99, this one knows 4): upgrade durable" in str(refused.value)
+        assert "written by a newer release (schema 99, this one knows 5): upgrade durable" in str(refused.value)
     assert path.read_bytes() == before
     assert not path.with_name(path.name + "-wal").exists()
 

@@ -49,7 +49,7 @@ async def torn(engines, tmp_path):
     await order(engine, 0, 100)
     path = tmp_path / "copy.db"
     with open(path, "wb") as copy, open(engine.path, "rb") as file:
-        copy.write(file.read(100 << 10))
+        copy.write(file.read(120 << 10))
         await order(engine, 100, 100)
         shutil.copyfileobj(file, copy)
     path.chmod(0o600)
