@@ -260,6 +260,34 @@ MUTANTS = (
         "crash/test_corruption.py::test_a_changed_event_blocks_its_run_and_no_other",
     ),
     _m(
+        "the end of a run is not counted",
+        "_shell/writes/turn_writes",
+        "    count_ended(conn, [(turn.state.workflow, str(turn.status)) for turn in turns])\n",
+        "",
+        "shell/test_run_counts.py::test_ends_retries_and_deletions_are_counted",
+    ),
+    _m(
+        "a run that is retried is counted as ended",
+        "_shell/requests/run_requests",
+        "    if run.ended_at is not None:\n        count_ended(conn, [(run.workflow, run.status)], -1)\n",
+        "",
+        "shell/test_run_counts.py::test_ends_retries_and_deletions_are_counted",
+    ),
+    _m(
+        "a run that is deleted is counted all the same",
+        "_shell/requests/prune_requests",
+        "    count_ended(conn, about_many(conn, _ENDED, [run for (run,) in runs]), -1)\n",
+        "",
+        "shell/test_run_counts.py::test_ends_retries_and_deletions_are_counted",
+    ),
+    _m(
+        "a run that ended elsewhere is not counted",
+        "_shell/importing/importing",
+        "        if ended:\n            count_ended(conn, [(run.workflow, run.status)])\n",
+        "",
+        "shell/test_run_counts.py::test_runs_that_are_imported_are_counted",
+    ),
+    _m(
         "a journal of a newer release is opened",
         "_shell/storage/copies/marks",
         "if version is not None and version > SCHEMA_VERSION:",
@@ -1676,7 +1704,7 @@ MUTANTS = (
     _m(
         "a run does not know of a child that a feed starts while it closes it",
         "_shell/writes/turn_writes",
-        "if turn.feeds_next and _is_outrun(conn, turn)}",
+        "if not turn.is_plain and turn.feeds_next and _is_outrun(conn, turn)}",
         "if False}",
         "shell/test_feeds.py::test_a_run_knows_every_child_of_a_feed_that_it_closes",
     ),
