@@ -22,7 +22,7 @@ from durable._core.program.definition import Definition
 from durable._core.program.functions import Job, Step, TransactionStep, Workflow
 from durable._core.program.ops import RunOp, StepOp, TransactionOp
 from durable._core.program.saying import ROOM
-from durable._shell.attempts.context import EmittedSoFar, Scope, StepContext, enter
+from durable._shell.attempts.context import EmittedSoFar, Scope, StepContext, Surroundings, enter
 from durable._shell.attempts.resources import Resources
 from durable._shell.attempts.stand_ins import check_fits
 from durable.errors import UsageError
@@ -202,7 +202,7 @@ async def run_step(
     notes = _Kept(dict(left or {}), plain)
     told = StepContext(run_id, workflow, position, attempt, f"{run_id}:{position}", deadline, labels or {})
     held = Resources(resources)
-    scope = Scope(used, notes, notes.left, resources=held, context=told)
+    scope = Scope(used, notes, notes.left, around=Surroundings(resources=held), context=told)
     await held.open()
     # In a task, and so in a context, of its own: nothing of the scope is left in the test's.
     task = asyncio.get_running_loop().create_task(_attempt(op, scope, tx))

@@ -114,7 +114,7 @@ MUTANTS = (
     _m(
         "a step that begins twice",
         "_shell/turns/attempt_runner",
-        "if not inline and self._at(action.position) is not None:",
+        "if self._at(action.position) is not None:",
         "if False:",
         "crash/test_fuzz.py::test_a_step_that_is_to_begin_while_it_is_running_blocks_its_run_alone",
     ),
@@ -1092,9 +1092,9 @@ MUTANTS = (
     ),
     _m(
         "what outlives its attempt still records",
-        "_shell/attempts/running_attempt",
-        "        self.is_over = True\n",
-        "        pass\n",
+        "_shell/attempts/steps",
+        "                running.is_over = True  # what still runs of it leaves no effect\n",
+        "                pass\n",
         "shell/test_threads.py::test_a_function_that_outlives_its_attempt_leaves_no_effect",
     ),
     _m(
@@ -1647,8 +1647,8 @@ MUTANTS = (
     _m(
         "a secret of a step recorded by the engine's codec",
         "_shell/attempts/steps",
-        "codec = definition.codec_of(self._codec)",
-        "codec = self._codec",
+        "self._codec if options.codec is None else definition.codec_of(self._codec)",
+        "self._codec",
         "shell/test_own_codecs.py::test_a_step_with_a_codec_of_its_own_is_recorded_by_it",
     ),
     _m(

@@ -14,15 +14,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Final, Generic, NoReturn, ParamSpec, Protocol, TypeVar, cast
 
 from attrs import field
 
 from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.signatures import result_type
-from durable._core.light_frozen import late_frozen, light_define
+from durable._core.light_frozen import late_frozen, light_define, light_frozen
 from durable._core.program.definition import check_name
 from durable._core.program.saying import ROOM, Speaker, speaker
+from durable._core.run.decision import entered
 from durable._shell.attempts.resources import NO_RESOURCES, Resources
 from durable._shell.backend import Backend
 from durable._shell.loops import from_thread
@@ -155,6 +156,23 @@ class BatchesElsewhere(ABC):
         """Its batch, of which the run of *scope* is a member or callback."""
 
 
+@light_frozen
+class Surroundings:
+    """What all attempts of an engine have around them: one object, which each of them refers to."""
+
+    #: Where to ask about batches.
+    backend: Backend | BatchesElsewhere | None = None
+    #: That of the engine: for what is asked in a thread.
+    loop: asyncio.AbstractEventLoop | None = None
+    #: What the engine was given to share.
+    resources: Resources = NO_RESOURCES
+    is_draining: Callable[[], bool] = _never
+
+
+#: Around what no engine runs.
+_ALONE: Final = Surroundings()
+
+
 class Scope:
     """One running attempt, as its function sees it."""
 
@@ -162,16 +180,14 @@ class Scope:
         "_context",
         "_counts",
         "adding",
-        "backend",
+        "around",
         "batches",
         "codec",
         "cursor",
         "emitted",
         "is_over",
         "left",
-        "loop",
         "notes",
-        "resources",
     )
 
     def __init__(
@@ -180,22 +196,16 @@ class Scope:
         notes: Notes,
         left: dict[str, Payload],
         batches: tuple[str, ...] = (),
-        backend: Backend | BatchesElsewhere | None = None,
-        loop: asyncio.AbstractEventLoop | None = None,
-        resources: Resources = NO_RESOURCES,
+        around: Surroundings = _ALONE,
         context: StepContext | None = None,
     ) -> None:
         self.codec = codec
         self.notes = notes
         #: What earlier attempts left, by name.
         self.left = left
-        #: Ids of its run's batch, and of those around that; and where to ask about them.
+        #: Ids of its run's batch, and of those around that.
         self.batches = batches
-        self.backend = backend
-        #: That of the engine: for what is asked in a thread.
-        self.loop = loop
-        #: What its engine was given to share.
-        self.resources = resources
+        self.around = around
         self.cursor: Cursor[Any] | None = None
         self.emitted: EmittedSoFar | None = None
         #: Members being added that nobody has awaited yet.
@@ -269,8 +279,9 @@ class Scope:
 
     def on_loop(self, asked: Coroutine[Any, Any, T]) -> T:
         """What *asked* returns, for a plain function in its thread: it runs on the engine's loop."""
-        assert self.loop is not None, "an engine's attempts know its loop"
-        return from_thread(self.loop, asked)
+        loop = self.around.loop
+        assert loop is not None, "an engine's attempts know it"
+        return from_thread(loop, asked)
 
     async def settle(self) -> None:
         """Wait until all that was added is recorded, or refused."""
@@ -344,7 +355,7 @@ def resource(kind: type[T]) -> T:
         about = scope.context
         return f"the step at {about.position} of run {about.run_id!r} ({about.workflow})"
 
-    return scope.resources.get(kind, asked_by)
+    return scope.around.resources.get(kind, asked_by)
 
 
 async def snooze(seconds: float | timedelta, message: str = "") -> NoReturn:
@@ -409,7 +420,7 @@ class Cursor(Generic[T]):
     async def _save(self, payload: Payload) -> None:
         self._scope.check()
         self._unsaved = 0
-        self._scope.left["cursor"] = payload
+        self._scope.left = entered(self._scope.left, "cursor", payload)
         await self._scope.notes.keep(self._scope.context.position, "cursor", payload)
 
 
@@ -465,7 +476,7 @@ async def memo(name: str, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwa
     if kept is None:
         kept = scope.codec.encode(await fn(*args, **kwargs), kind, where=where)
         scope.check()
-        scope.left[key] = kept
+        scope.left = entered(scope.left, key, kept)
         await scope.notes.keep(scope.context.position, key, kept)
     found: T = scope.codec.decode(kept, kind, where=where)
     return found

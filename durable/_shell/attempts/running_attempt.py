@@ -11,18 +11,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Any, Protocol, TypeAlias
 
-from durable._core.codec.codec import Codec, Payload
 from durable._core.codec.exceptions.parts import context_of
 from durable._core.journal.events import Event
 from durable._core.run.decision import StepAction
-from durable._shell.attempts.context import BatchesElsewhere, Cancelled, Notes, Scope, StepContext, tell
+from durable._shell.attempts.context import Cancelled, Scope, StepContext, tell
 from durable._shell.attempts.functions import Function
 from durable._shell.attempts.raised import is_cancellation
-from durable._shell.attempts.resources import Resources
-from durable._shell.backend import Backend
 from durable._shell.rows.rows import RunState
 
 #: Errors within errors that are looked at.
@@ -49,7 +46,6 @@ class RunningAttempt(Scope):
     # several, since each that an active run holds is one more that the garbage collector visits.
     __slots__ = (
         "_cancelled",
-        "_is_draining",
         "attempt",
         "crashes",
         "deadline",
@@ -74,10 +70,9 @@ class RunningAttempt(Scope):
     state: RunState
     #: When it times out, epoch seconds UTC; None if never.
     deadline: float | None
-    _is_draining: Callable[[], bool]
 
     def __init__(self, action: StepAction, keeper: Keeper | None = None) -> None:
-        # All else is set when it has `begun`.
+        # What it is given to work with is set when it begins, by `Steps.attempt`.
         # As of the action, which goes with its decision.
         self.position = action.position
         self.attempt = action.attempt
@@ -107,34 +102,11 @@ class RunningAttempt(Scope):
         self.timer: asyncio.TimerHandle | None = None
         #: While it waits for its turn among those that may kill the process.
         self.turn: asyncio.Future[None] | None = None
-
-    def begun(
-        self,
-        codec: Codec,
-        notes: Notes,
-        left: dict[str, Payload],
-        state: RunState,
-        deadline: float | None,
-        backend: Backend | BatchesElsewhere | None,
-        loop: asyncio.AbstractEventLoop,
-        resources: Resources,
-        is_draining: Callable[[], bool],
-    ) -> None:
-        """Its function is about to be called, and may ask from now on."""
+        self.deadline = None
         # As `Scope` does, instead of calling it.
-        self.codec = codec
-        self.notes = notes
-        self.left = left
-        self.batches = state.batches
-        self.backend = backend
-        self.loop = loop
-        self.resources = resources
         self.cursor = self.emitted = self._counts = self._context = None
         self.adding = ()
         self.is_over = False
-        self.state = state
-        self.deadline = deadline
-        self._is_draining = is_draining
 
     @property
     def cancelled(self) -> Cancelled:
@@ -159,7 +131,7 @@ class RunningAttempt(Scope):
             state.labels,
             state.batches[0] if state.batches else None,
             self.cancelled,
-            self._is_draining,
+            self.around.is_draining,
         )
 
     @property
@@ -176,12 +148,6 @@ class RunningAttempt(Scope):
     def has_outlived(self) -> bool:
         """Whether a function runs in a thread; which it does, once the attempt is over, without anybody's waiting."""
         return self.function is not None and not self.function.returned
-
-    def enter(self, task: asyncio.Task[Any]) -> None:
-        """The function is awaited in *task* from here on, and told from now on; unless it is too late to begin."""
-        if self.is_cancelled or self.is_cut_off:
-            raise asyncio.CancelledError
-        self.task, self.inside = task, True
 
     @contextlib.contextmanager
     def not_begun(self) -> Generator[None]:

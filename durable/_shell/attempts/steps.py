@@ -39,7 +39,7 @@ from durable._core.policies.retry import next_attempt, snooze_of
 from durable._core.ports import Clock
 from durable._core.program.functions import Step
 from durable._core.run.decision import TransactionAction
-from durable._shell.attempts.context import BatchesElsewhere, Notes, enter
+from durable._shell.attempts.context import BatchesElsewhere, Notes, Surroundings, enter
 from durable._shell.attempts.functions import Function, all_of, function_at, running_functions
 from durable._shell.attempts.hooks import Hooks
 from durable._shell.attempts.raised import as_failure, is_cancellation, is_for_the_program, is_running
@@ -77,17 +77,17 @@ class Steps:
     ) -> None:
         self._codec = codec
         self._clock = clock
-        #: The engine, as steps see it; None where there is no journal that they could ask.
-        self._inside = inside
         self._loop = asyncio.get_running_loop()
+        #: With the engine, as steps see it; None where there is no journal that they could ask.
+        self._around = Surroundings(inside, self._loop, resources, is_draining)
         #: Whether the engine cancels all of its tasks.
         self._is_ending = is_ending
-        self._is_draining = is_draining
-        self._resources = resources
         self._carry = carry
         self._hooks = hooks
         #: What is called in place of functions, in a dry run.
         self._stand_ins = stand_ins
+        #: Whether nothing of that kind, and no middleware, is between an attempt and its function.
+        self._is_direct = stand_ins is None and not hooks.around_steps
         #: Attempts that run in processes.
         self._in_processes = 0
         #: As the functions in threads are told apart by.
@@ -159,18 +159,26 @@ class Steps:
         """
         outcome: Event | None = None
         try:
-            definition = running.op.definition
+            op = running.op
+            definition = op.definition
+            options = definition.options
             task = task or current_task()
-            timeout = _timeout_of(running)
-            deadline = None if timeout is None else self._clock.now() + timeout
-            codec = definition.codec_of(self._codec)
-            running.begun(
-                codec, notes, left, state, deadline, self._inside, self._loop, self._resources, self._is_draining
-            )
+            timeout = op.given.timeout or options.timeout
+            if timeout is not None:
+                running.deadline = self._clock.now() + timeout
+            codec = running.codec = self._codec if options.codec is None else definition.codec_of(self._codec)
+            running.notes = notes
+            running.left = left
+            running.state = state
+            running.batches = state.batches
+            running.around = self._around
             enter(running)
             bound = bind(state.run_id, state.workflow, definition.name, running.attempt)
             try:
-                running.enter(task)
+                if running.is_cancelled or running.is_cut_off:  # too late to begin
+                    raise asyncio.CancelledError
+                running.task = task
+                running.inside = True  # from here on the function is awaited, and told
                 try:
                     if running_functions:
                         last = function_at((self._journal, state.run_id, running.position))
@@ -181,10 +189,12 @@ class Steps:
                     if elsewhere is not None and (state.run_id, running.position) in elsewhere.steps:
                         with running.not_begun():
                             await elsewhere.wait_returned()
-                    if timeout is None:
-                        value = await self._value(running, state)
-                    else:
+                    if timeout is not None:
                         value = await self._within(timeout, running, state)
+                    elif self._is_direct and definition.is_async:  # as `_value` would have it, with a call less
+                        value = await definition.body(*op.args, **op.kwargs)
+                    else:
+                        value = await self._value(running, state)
                 finally:
                     running.inside = False
                     if task.cancelling() and not self._is_ending():
@@ -203,7 +213,7 @@ class Steps:
                     raise
                 outcome = await self._outcome(error, running, state)
             finally:
-                running.end()
+                running.is_over = True  # what still runs of it leaves no effect
                 unbind(bound)
         finally:
             if keeper is not None:
@@ -258,13 +268,13 @@ class Steps:
 
     def _value(self, running: RunningAttempt, state: RunState) -> Coroutine[Any, Any, Any]:
         op = running.op
+        if self._is_direct and op.definition.is_async:  # as `_call` would await it, with a coroutine less
+            called: Coroutine[Any, Any, Any] = op.definition.body(*op.args, **op.kwargs)
+            return called
         if self._stand_ins is not None:
             return self._stand_ins.call(op.definition, running.position, state.run_id, op.args, op.kwargs)
         if self._hooks.around_steps:
             return self._hooks.step(running, state, partial(self._call, running, state, op.args, op.kwargs))
-        if op.definition.is_async:  # as `_call` would await it, with a coroutine less
-            called: Coroutine[Any, Any, Any] = op.definition.body(*op.args, **op.kwargs)
-            return called
         return self._call(running, state, op.args, op.kwargs)
 
     async def _call(

@@ -342,12 +342,13 @@ def current_batch() -> Batch:
         3
     """
     scope = scope_here()
-    if scope is None or scope.backend is None or not scope.batches:
+    backend = None if scope is None else scope.around.backend
+    if scope is None or backend is None or not scope.batches:
         msg = "current_batch() works in steps and jobs of runs that are members or callbacks of a batch; none runs here"
         if driver_in_charge() is not None:
             msg += " (this is workflow code: ask in a step of it)"
         raise UsageError(msg)
-    if isinstance(scope.backend, BatchesElsewhere):
-        elsewhere: Batch = scope.backend.batch_of(scope)
+    if isinstance(backend, BatchesElsewhere):
+        elsewhere: Batch = backend.batch_of(scope)
         return elsewhere
-    return Batch(scope.backend, scope.batches[0], ancestors=scope.batches[1:], scope=scope)
+    return Batch(backend, scope.batches[0], ancestors=scope.batches[1:], scope=scope)

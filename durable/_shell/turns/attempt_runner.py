@@ -71,7 +71,7 @@ class AttemptRunner:
     #: Those that were given up, and have not ended.
     _abandoned: frozenset[RunningAttempt] = field(default=frozenset(), init=False)
     #: Those that a turn gives up, whose function runs on in a thread; by position, until that turn is on disk.
-    _outlasting: dict[str, RunningAttempt] = field(factory=dict, init=False)
+    _outlasting: dict[str, RunningAttempt] = field(default=NOTHING, init=False)
     #: The one that is left to the driver's task.
     _inline: RunningAttempt | None = field(default=None, init=False)
     #: Whether it waits for that, see `inline`.
@@ -110,17 +110,16 @@ class AttemptRunner:
         Raises:
             JournalDamagedError: One of them is running: an event says that it did not begin, and nobody wrote that.
         """
-        inline = alone and len(actions) == 1 and self._inline is None and not self._beside and self.relief is None
+        if alone and len(actions) == 1 and self._inline is None and not self._beside and self.relief is None:
+            self._inline, self.is_left_inline = RunningAttempt(actions[0], self), True
+            return
         for action in actions:
-            if not inline and self._at(action.position) is not None:
+            if self._at(action.position) is not None:
                 what = f"the step at {action.position} of run {self._state.run_id!r} is to begin while it is running"
                 raise JournalDamagedError(self._services.path, f"{what}. Restore from a backup, or fork the run")
             attempt = RunningAttempt(action, self)
-            if inline:
-                self._inline, self.is_left_inline = attempt, True
-            else:
-                self._beside = entered(self._beside, action.position, attempt)
-                self._services.spawn(self._attempt, attempt, self.context)
+            self._beside = entered(self._beside, action.position, attempt)
+            self._services.spawn(self._attempt, attempt, self.context)
 
     def skip(self, actions: Iterable[StepAction]) -> None:
         """Do not begin *actions*: the run has to stop. They begin when it continues."""
@@ -193,7 +192,7 @@ class AttemptRunner:
             else:
                 self._drop(attempt)
                 attempt.end()
-        self._outlasting = {}
+        self._outlasting = NOTHING
 
     async def _give_slot_back(self, attempt: RunningAttempt) -> None:
         """The function of an attempt that was given up has returned."""
@@ -265,24 +264,26 @@ class AttemptRunner:
         """*attempt*, to be awaited; *inline*: in the task of the driver."""
         state, notes = self._state, self._notes
         definition = attempt.op.definition
-        if not definition.options.keep_memos:
-            notes.keep_no_memos(attempt)
         if (
-            definition.is_async
+            attempt.attempt == 1
+            and not attempt.crashes
+            and not notes.asked_before
+            and definition.is_async
+            and definition.options.keep_memos
             and state.batch is None
             and state.callback is None
-            and not notes.may_be_left(attempt)
-            and not is_suspect(attempt.crashes, self._services.crash_limit)
         ):  # as nearly always: with a coroutine less
-            return self._services.steps.attempt(attempt, state, notes, {}, inline, self)
+            return self._services.steps.attempt(attempt, state, notes, NOTHING, inline, self)
         return self._attempt_with_care(attempt, inline)
 
     async def _attempt_with_care(self, attempt: RunningAttempt, inline: asyncio.Task[Any] | None) -> None:
         state, notes = self._state, self._notes
         task = inline or current_task()
         outcome: Event | None = None
+        if not attempt.op.definition.options.keep_memos:
+            notes.keep_no_memos(attempt)
         try:
-            left = await notes.left(attempt, state.run_id) if notes.may_be_left(attempt) else {}
+            left = await notes.left(attempt, state.run_id) if notes.may_be_left(attempt) else NOTHING
             if state.batch is not None or state.callback is not None:
                 await self._name_batches()
             if is_suspect(attempt.crashes, self._services.crash_limit):

@@ -45,12 +45,12 @@ class StepNotes:
     #: Those of steps whose memos go when they have succeeded.
     _not_kept: frozenset[str] = field(default=_NONE, init=False)
     #: In a run that was retried: names by position of the steps that were ever asked for.
-    _asked_before: Mapping[str, str] = field(default=MappingProxyType({}), init=False)
+    asked_before: Mapping[str, str] = field(default=MappingProxyType({}), init=False)
 
     def recorded(self, events: Sequence[Event]) -> None:
         """Learn from *events*, all that is recorded, which steps may have left something in an earlier life."""
         if any(only(events, RunRetried)):
-            self._asked_before = {event.position: event.name for event in only(events, StepStarted)}
+            self.asked_before = {event.position: event.name for event in only(events, StepStarted)}
 
     async def keep(self, position: str, name: str, value: Payload) -> None:
         """Record a cursor or memo; returns once it is on disk."""
@@ -120,7 +120,7 @@ class StepNotes:
 
     def may_be_left(self, action: AnyAttempt) -> bool:
         """Whether an earlier attempt may have left something for this one."""
-        return action.attempt > 1 or action.position in self._asked_before
+        return action.attempt > 1 or action.position in self.asked_before
 
     async def left(self, action: AnyAttempt, run_id: str) -> dict[str, Payload]:
         """What earlier attempts have left for this one, by name."""
@@ -132,7 +132,7 @@ class StepNotes:
     def dropped(self, decision: Decision) -> DroppedNotes | None:
         """What goes, or is kept for people, with *decision*: a step has succeeded, or nobody can ask for it again."""
         everything = bool(decision.waits) and decision.waits[-1].kind == "restart"  # and asks for all anew
-        if not (everything or self._dirty or self._asked_before):
+        if not (everything or self._dirty or self.asked_before):
             return None
         done: list[str] = []
         kept: list[str] = []
@@ -146,10 +146,10 @@ class StepNotes:
                 done = [*self._dirty]
             kept = [position for position in done if position not in self._not_kept]
             done = [position for position in done if position in self._not_kept]
-        if self._asked_before:  # if the mended code asks for another step, what is there is not for it
+        if self.asked_before:  # if the mended code asks for another step, what is there is not for it
             done += [
                 event.position
                 for event in only(decision.events, StepStarted)
-                if self._asked_before.get(event.position, event.name) != event.name
+                if self.asked_before.get(event.position, event.name) != event.name
             ]
         return DroppedNotes(done, succeeded=kept, ended=ended, everything=everything)
