@@ -368,7 +368,7 @@ def in_parts(decision: Decision, size: int, rows_of_child: int, at: float) -> li
     for wait in decision.waits:
         waits.setdefault(wait.position, []).append(wait)
     closed = {wait.position for wait in decision.waits_closed}
-    apart = {"children": (), "waits": (), "logs": ()}
+    apart: dict[str, Any] = {"children": (), "waits": (), "logs": ()}
     part = Decision(ended=decision.ended, outcome=decision.outcome, reason=decision.reason, **vars(decision) | apart)
     parts = [part]
     room = size
