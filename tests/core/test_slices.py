@@ -24,7 +24,7 @@ from durable import (
     workflow,
 )
 from durable._core.journal.events import SignalReceived, StepSucceeded, TurnUnfinished
-from durable._core.run.decision import FIELDS, Decision, in_parts
+from durable._core.run.decision import FIELDS, UNDECIDED, Decision, in_parts
 from durable._core.run.execution import REPLAYED_AT_ONCE, SLICE
 from durable.errors import NondeterminismError
 from tests.core.drive import START, World, execution, in_slices, kinds, started
@@ -301,3 +301,14 @@ def test_a_decision_is_plain_only_without_anything_that_few_have():
         assert decision.is_plain()
         setattr(decision, name, some)
         assert decision.is_plain() == (name in with_every_turn), name
+
+
+def test_nothing_is_decided_between_two_turns():
+    """What stands for it is everybody's: who adds to it is told; and so is who misspells what he decides."""
+    with pytest.raises(AttributeError):
+        UNDECIDED.events.append(StepSucceeded("0", "1", START))
+    with pytest.raises(TypeError, match="between two turns"):
+        UNDECIDED.waits = [1]
+    assert UNDECIDED.is_plain()
+    with pytest.raises(TypeError, match=r"a decision has no wait$"):
+        Decision(wait=[1])

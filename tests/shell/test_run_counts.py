@@ -2,12 +2,16 @@
 Runs that have ended are counted as they end: whatever becomes of them, the counts are those of the rows.
 """
 
+import re
 import sqlite3
 from contextlib import closing
 
 import pytest
 
 from durable import Flow, Return, step, workflow
+from durable._shell.reads import run_rows
+from durable._shell.reports.census import census
+from durable._shell.storage import schema
 from durable._shell.storage.run_counts import are_right, run_counts
 
 pytestmark = pytest.mark.anyio
@@ -90,3 +94,22 @@ async def test_runs_that_are_imported_are_counted(engines, counted, tmp_path):
     assert counted() == {}
     await engine.import_runs(tmp_path / "runs.jsonl")
     assert counted() == {("plain", "succeeded"): 2}
+
+
+def test_runs_that_have_ended_are_not_looked_at(tmp_db):
+    """
+    Of a million there may be ten that are open: SQLite finds them by their own index.
+    """
+    asked = []
+    with closing(sqlite3.connect(tmp_db, isolation_level=None)) as conn:
+        schema.prepare(conn, 1.0)
+        conn.set_trace_callback(asked.append)
+        assert census(conn).workflows == {}
+        assert run_rows.counts(conn)["events"] == 0
+        conn.set_trace_callback(None)
+        plans = {
+            detail for sql in asked if "durable_runs" in sql for *_, detail in conn.execute(f"EXPLAIN QUERY PLAN {sql}")
+        }
+    of_runs = {each for each in plans if re.match(r"(SCAN|SEARCH) (durable_)?runs?\b|SCAN r\b|SCAN durable_runs", each)}
+    assert of_runs
+    assert all("durable_runs_open" in each or "durable_runs_ready" in each for each in of_runs), of_runs

@@ -283,6 +283,9 @@ class Decision:
         self.outcome = outcome
         self.reason = reason
         for name, value in rest.items():
+            if name not in _SELDOM:
+                msg = f"a decision has no {name}"
+                raise TypeError(msg)
             setattr(self, name, value)
 
     def __repr__(self) -> str:
@@ -313,7 +316,8 @@ class Decision:
         """Start nothing at *position*; whether something was to start there."""
         begun = len(self.steps) + len(self.transactions)
         self.steps = [action for action in self.steps if action.position != position]
-        self.transactions = [action for action in self.transactions if action.position != position]
+        if self.transactions:
+            self.transactions = [action for action in self.transactions if action.position != position]
         return len(self.steps) + len(self.transactions) < begun
 
 
@@ -322,8 +326,18 @@ _ALWAYS: Final = ("events", "steps", "ended", "outcome", "reason")
 _SELDOM: Final = {name: vars(Decision)[name] for name in Decision.__annotations__ if name not in _ALWAYS}
 #: The names of all that a decision may have.
 FIELDS: Final = (*_ALWAYS, *_SELDOM)
+
+
+class _Undecided(Decision):
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _SELDOM:
+            msg = f"{name} of a run that is between two turns: nothing is decided there"
+            raise TypeError(msg)
+        super().__setattr__(name, value)
+
+
 #: Between the turns of a run, which may be long: it says nothing, and nothing can be added to it.
-UNDECIDED: Final = Decision(events=(), steps=())  # type: ignore[arg-type]  # so that whoever tries is told
+UNDECIDED: Final[Decision] = _Undecided(events=(), steps=())  # type: ignore[arg-type]  # so that whoever tries is told
 
 
 def grown(caps: Caps, run_id: str, size: int, decision: Decision, *, remedy: str = "End it with continue_as") -> int:
