@@ -24,10 +24,19 @@ from durable import (
     workflow,
 )
 from durable._core.journal.events import SignalReceived, StepSucceeded, TurnUnfinished
-from durable._core.run.decision import FIELDS, UNDECIDED, Decision, in_parts
+from durable._core.run.decision import FIELDS, UNDECIDED, Decision
+from durable._core.run.decision import in_parts as in_parts_by_and_by
 from durable._core.run.execution import REPLAYED_AT_ONCE, SLICE
 from durable.errors import NondeterminismError
 from tests.core.drive import START, World, execution, in_slices, kinds, started
+
+
+def in_parts(*given):
+    """
+    All parts, at once.
+    """
+    *_, parts = in_parts_by_and_by(*given)
+    return parts
 
 
 @job
@@ -243,6 +252,19 @@ def test_a_turn_that_was_recorded_in_part_is_completed_by_the_replay(op):
         recorded += decision.events
     cut = [in_parts(decision, 1, 1, START) for decision in world.decisions]
     assert max(map(len, cut)) >= (1 if op.definition is jobs_in_a_window else 6)  # a window is opened by one commit
+
+
+def test_a_large_turn_is_cut_by_and_by(monkeypatch):
+    """The event loop has a break after so many events: with 100,000 jobs it had none for a quarter of a second."""
+    world = World(jobs_at_once(1_000))
+    world.run()
+    decision = max(world.decisions, key=lambda each: len(each.events))
+    monkeypatch.setattr("durable._core.run.decision.LOOKED_AT_ONCE", 100)
+    *breaks, parts = in_parts_by_and_by(decision, 100, 10, START)
+    assert set(breaks) == {None}
+    looked_at = 2 * len(decision.events) + len(decision.children) + len(decision.waits)
+    assert len(breaks) >= looked_at // 100
+    assert len(parts) > 10
 
 
 def test_a_turn_of_usual_size_is_one_commit():

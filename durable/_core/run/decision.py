@@ -7,7 +7,7 @@ transaction, and only then do its actions begin ("record first, act second").
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from durable._core.codec.codec import Payload
@@ -23,6 +23,9 @@ from durable.errors import CapExceededError
 
 T = TypeVar("T")
 K = TypeVar("K")
+
+#: Events, or what stands with them, that are looked at in one stretch: a millisecond.
+LOOKED_AT_ONCE: Final = 1_000
 
 
 def added(items: Sequence[T], item: T) -> Sequence[T]:
@@ -358,9 +361,11 @@ def grown(caps: Caps, run_id: str, size: int, decision: Decision, *, remedy: str
     return size_then
 
 
-def in_parts(decision: Decision, size: int, rows_of_child: int, at: float) -> list[Decision]:
+def in_parts(decision: Decision, size: int, rows_of_child: int, at: float) -> Iterator[list[Decision] | None]:
     """
     *decision*, as decisions that are recorded one after another if it opens very much at once; else itself.
+
+    Comes last, after None for each some hundred events that were looked at: the event loop is the user's, too.
 
     A process that dies in between leaves the beginning of what was opened, and the replay opens the rest. So nothing
     but openings is set apart, behind all that arrived, each with its wait; and all stays in one if there is anything
@@ -374,23 +379,41 @@ def in_parts(decision: Decision, size: int, rows_of_child: int, at: float) -> li
     """
     events = decision.events
     if len(events) + rows_of_child * len(decision.children) <= size or not _only_opens(decision):
-        return [decision]
-    behind = next((n for n in range(len(events), 0, -1) if not _is_opening(events[n - 1])), 0)
-    runs = {child.position: child for child in decision.children}
-    steps = {step.position: step for step in decision.steps}
+        yield [decision]
+        return
+    behind = len(events)
+    while behind and _is_opening(events[behind - 1]):
+        behind -= 1
+        if not behind % LOOKED_AT_ONCE:
+            yield None
+    runs: dict[str, ChildAction] = {}
+    for child in decision.children:
+        runs[child.position] = child
+        if not len(runs) % LOOKED_AT_ONCE:
+            yield None
+    steps: dict[str, StepAction] = {}
+    for step in decision.steps:
+        steps[step.position] = step
+        if not len(steps) % LOOKED_AT_ONCE:
+            yield None
     waits: dict[str, list[Wait]] = {}
-    for wait in decision.waits:
+    for number, wait in enumerate(decision.waits):
         waits.setdefault(wait.position, []).append(wait)
+        if not number % LOOKED_AT_ONCE:
+            yield None
     closed = {wait.position for wait in decision.waits_closed}
     apart: dict[str, Any] = {"children": (), "waits": (), "logs": ()}
     part = Decision(ended=decision.ended, outcome=decision.outcome, reason=decision.reason, **vars(decision) | apart)
     parts = [part]
     room = size
     for number, event in enumerate(events):
+        if not number % LOOKED_AT_ONCE:
+            yield None
         position = event.position or ""
         if number >= behind:
             if position in closed:
-                return [decision]
+                yield [decision]
+                return
             if room <= 0:
                 part.events.append(TurnUnfinished(at))
                 part = Decision()
@@ -406,9 +429,10 @@ def in_parts(decision: Decision, size: int, rows_of_child: int, at: float) -> li
         for wait in waits.pop(position, ()) if position else ():
             part.waits = added(part.waits, wait)
     if runs or steps or waits:  # of what was opened before, or of the whole run
-        return [decision]
+        yield [decision]
+        return
     part.logs = decision.logs
-    return parts
+    yield parts
 
 
 def _is_opening(event: Event) -> bool:

@@ -350,10 +350,15 @@ class Driver:
 
     async def _record_large(self, execution: AnyExecution, decision: Decision, now: float) -> Recorded:
         """Have *decision* written: in several commits if it opens very much, since the writer is everybody's."""
-        parts = in_parts(decision, ROWS_A_COMMIT, ROWS_OF_CHILD, now)
+        parts: list[Decision] | None = None
         freed, made = False, list[Made]()
         with anyio.CancelScope(shield=True):  # as in `_rest_of_turn`
+            for parts in in_parts(decision, ROWS_A_COMMIT, ROWS_OF_CHILD, now):
+                if parts is None:
+                    await asyncio.sleep(0)
+            assert parts is not None, "they come last"
             made = [await self._writer.make(part, now) for part in parts]
+        assert parts is not None, "a shielded scope swallows nothing"
         for number, part in enumerate(parts):
             upto, last = (0 if number else self._inbox.upto), part is parts[-1]
             freed = await self._writer.record(part, execution, upto, now, made=made[number], last=last)
