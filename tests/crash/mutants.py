@@ -67,7 +67,7 @@ MUTANTS = (
         "_shell/commits/commits",
         "            _not_begun([turn for turn in firsts if turn.write.state.run not in begun])\n",
         "",
-        "shell/test_first_turns.py::test_of_a_start_that_is_refused_or_joins_nothing_is_left",
+        "shell/test_first_turns.py::test_of_starts_that_are_refused_together_no_slot_is_kept",
     ),
     _m(
         "rows that are written seldom have no seals",
@@ -847,7 +847,7 @@ MUTANTS = (
         "what a closing cut off counts as a failed attempt",
         "_shell/attempts/steps",
         "        if not running.is_cancelled:\n            return None\n",
-        "        if not running.is_cancelled:\n            return self.failed(action, TimeoutError(), run_id)\n",
+        "        if not running.is_cancelled:\n            return self.failed(running, TimeoutError(), run_id)\n",
         "shell/test_open_close.py::test_what_outlasts_the_grace_is_cut_off_and_runs_again",
     ),
     _m(

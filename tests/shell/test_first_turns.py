@@ -249,6 +249,20 @@ async def test_of_a_start_that_is_refused_or_joins_nothing_is_left(engines):
     assert called == ["held"]
 
 
+async def test_of_starts_that_are_refused_together_no_slot_is_kept(engines):
+    """
+    All or none: those that could have begun had taken their first turns, and slots for these.
+    """
+    engine = await engines.memory(*ALL, queues=[Queue("one", 1)])
+    await engine.run(errand("first"), key="k")
+    called.clear()
+    for _ in range(3):
+        with pytest.raises(KeyConflictError):
+            await engine.start_many([errand("a").options(queue="one"), errand("another").options(key="k")])
+    assert await engine.run(errand("b").options(queue="one")) == await engine.run(errand("b"))
+    assert set(called) == {"b"}
+
+
 @workflow
 async def spreads() -> Flow[int]:
     bodies.append("spreads")
