@@ -365,7 +365,7 @@ def in_parts(decision: Decision, size: int, rows_of_child: int, at: float) -> It
     """
     *decision*, as decisions that are recorded one after another if it opens very much at once; else itself.
 
-    Comes last, after None for each some hundred events that were looked at: the event loop is the user's, too.
+    They come last, after a None for each thousand events that were looked at: the event loop is the user's, too.
 
     A process that dies in between leaves the beginning of what was opened, and the replay opens the rest. So nothing
     but openings is set apart, behind all that arrived, each with its wait; and all stays in one if there is anything

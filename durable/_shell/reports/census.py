@@ -1,8 +1,8 @@
 """
 Counts of a whole journal, for people. Light, as `run_rows` is.
 
-Runs were counted as they were written, and events are numbered: a large file takes no longer than a small one. What
-waits is counted, so it takes longer with much of that.
+Runs that ended were counted then, and events are numbered: a large file takes no longer than a small one. What is open
+is counted, and what waits, so it takes longer with much of these.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Measure(NamedTuple):
 
 
 def measures(conn: sqlite3.Connection, now: float) -> list[Measure]:
-    """All samples at *now*, of one moment. Neither runs nor events are counted for it."""
+    """All samples at *now*, of one moment. Of runs the open ones are counted for it, of events none."""
     counts = census(conn)
     oldest = counts.oldest_open
     found = [

@@ -223,11 +223,6 @@ class NewRun:
             or bool(self.signals) or self.on_conflict == "coalesce"
         )  # fmt: skip
 
-    @property
-    def may_join(self) -> bool:
-        """Whether its start may find a run that is there already, by its key or id, or be refused because of that."""
-        return self.key is not None or self.chosen_id
-
     def following(self, run: int) -> NewRun:
         """A copy that the end of *run* starts."""
         return evolve(self, follows=run)

@@ -91,7 +91,7 @@ CREATE INDEX durable_runs_published ON durable_runs (run, checksum)
 CREATE INDEX durable_runs_workflow ON durable_runs (workflow);
 CREATE INDEX durable_runs_created ON durable_runs (created_at);
 
-CREATE TABLE durable_ended (     -- how many runs have ended so: see `run_counts`
+CREATE TABLE durable_ended (          -- how many runs have ended so: see `run_counts`
     workflow TEXT NOT NULL,
     status TEXT NOT NULL,
     runs INTEGER NOT NULL,

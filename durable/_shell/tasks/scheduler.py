@@ -204,7 +204,7 @@ class Scheduler:
             return []
         found: list[Turn] = []
         for new in news:
-            if new.kind == "workflow" and new.may_join:
+            if new.kind == "workflow" and new.may_exist:
                 continue  # a start that creates nothing calls none of the user's code
             if new.waits_to_begin or not self._admission.admit_unborn(new.queue, new.run, new.place):
                 continue

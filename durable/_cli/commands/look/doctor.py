@@ -157,7 +157,7 @@ def _seals(file: _File) -> Iterator[Finding]:
 def _counts(file: _File) -> Iterator[Finding]:
     """That as many runs were counted as there are; all rows are looked at."""
     if (file.thorough or os.path.getsize(file.path) <= _LARGE_BYTES) and not are_right(file.conn):
-        what = "runs are counted wrong in lists and stats: something else than durable wrote to durable_runs"
+        what = "runs are counted wrong in stats and metrics: something else than durable wrote to durable_runs"
         remedy = "with no engine open, DELETE FROM durable_meta WHERE name = 'counted': the next one counts anew"
         yield Finding("warning", what, remedy)
 
