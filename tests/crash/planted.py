@@ -35,7 +35,7 @@ def acknowledge_early():
 
 
 def begin_early():
-    """Turns are acted upon before they are on disk."""
+    """Turns are acted upon before they are on disk: so long before that a kill seldom misses the time between."""
     real = commits.Commits.turn
     scheduler.Scheduler.begin_unborn = lambda self, news: []  # whose first turns come with what creates them
 
@@ -43,7 +43,7 @@ def begin_early():
         loop = asyncio.get_running_loop()
         if write.status not in (None, "running"):
             return real(self, write, firsts)
-        loop.call_later(0.005, lambda: real(self, write).add_done_callback(lambda done: done.exception()))
+        loop.call_later(0.05, lambda: real(self, write).add_done_callback(lambda done: done.exception()))
         early = loop.create_future()
         early.set_result(True)
         return early

@@ -45,13 +45,18 @@ def test_nothing_is_lost_doubled_repeated_or_stuck_on_a_journal_that_is_killed_a
 
 
 @pytest.mark.parametrize(
-    "bug, kind", [("begin_early", "steps re-run after their recorded end"), ("wake_nobody", "stuck runs")]
+    "bug, kinds",
+    [
+        # a turn that is lost may leave a step to run again, or a gap before a transaction that was on disk at once
+        ("begin_early", ["steps re-run after their recorded end", "stuck runs"]),
+        ("wake_nobody", ["stuck runs"]),
+    ],
 )
-def test_a_soak_of_a_broken_engine_fails(bug, kind):
+def test_a_soak_of_a_broken_engine_fails(bug, kinds):
     """A soak that cannot fail proves nothing."""
     done = soak("--kills", 3, "--effects", 500, "--minutes", 0.8, "--patience", 1, "--bug", bug, "--keep", "no")
     assert done.returncode == 1
-    assert figure(done.stdout, kind) > 0, done.stdout + done.stderr
+    assert sum(figure(done.stdout, kind) for kind in kinds) > 0, done.stdout + done.stderr
 
 
 def test_a_soak_that_injected_too_little_fails():
