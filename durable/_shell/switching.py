@@ -1,9 +1,10 @@
 """
-How soon threads take turns, while functions of the application run in ours.
+How soon threads take turns, while ours have work.
 
 CPython lets a thread that computes keep the interpreter's lock for `sys.getswitchinterval()`, 5 ms, whenever another
-one asks for it. A commit asks a dozen times, on the loop's thread and on the writer's, so that beside a plain function
-that computes all runs would take many times as long. While such a function runs it is 0.5 ms, then again what it was.
+one asks for it. A commit asks a dozen times, on the loop's thread and on the writer's, so that beside a thread that
+computes, whoever's it is, all runs would take many times as long. While the journal's threads are at work, or one of
+ours runs a plain function, it is 0.5 ms, then again what it was; a program in which nobody computes does not notice.
 
 It is the whole process's: where the application has set a shorter one, or sets another meanwhile, that stays.
 """
@@ -29,7 +30,7 @@ class Switching:
         self._set = SHORT
 
     def begin(self) -> None:
-        """A function begins in a thread of ours."""
+        """A thread of ours begins to have work."""
         with self._lock:
             self._running += 1
             if self._running == 1 and (found := sys.getswitchinterval()) > SHORT:
@@ -38,7 +39,7 @@ class Switching:
                 self._set = sys.getswitchinterval()
 
     def end(self) -> None:
-        """It has returned."""
+        """It has none any more."""
         with self._lock:
             self._running -= 1
             before = self._before

@@ -27,10 +27,11 @@ from durable._shell.storage import location
 from durable._shell.storage.connections import CommitUnknownError, commit, translate
 from durable._shell.storage.copies import backups as backups_module
 from durable._shell.storage.copies.backups import back_up
-from durable._shell.storage.database import Database
+from durable._shell.storage.database import STARVED_SECONDS, Database
 from durable._shell.storage.folder import Folder
 from durable._shell.storage.guard import Guard, refuse_control
 from durable._shell.storage.memory import MemoryDatabase
+from durable._shell.switching import SHORT
 from durable.errors import (
     EngineClosedError,
     ForeignJournalError,
@@ -396,6 +397,52 @@ async def test_files_are_private(db, path):
     assert found == {"app.db": 0o600, "app.db-wal": 0o600, "app.db-shm": 0o600}
 
 
+@pytest.fixture
+def interval():
+    """How soon threads take turns, as every program begins."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.005)
+    yield 0.005
+    sys.setswitchinterval(before)
+
+
+async def test_threads_take_turns_sooner_while_the_file_is_written_or_read(path, interval):
+    """Or a thread of the application that computes would hold up every commit a dozen times, for 5 ms each."""
+    async with contextlib.aclosing(await Database.open(path, prepare=prepare)) as database:
+        assert sys.getswitchinterval() == pytest.approx(interval)
+        for work in (database.write, database.read):
+            assert await work(lambda conn: sys.getswitchinterval()) == pytest.approx(SHORT)
+            assert sys.getswitchinterval() == pytest.approx(SHORT)  # since one is seldom alone
+            while sys.getswitchinterval() == pytest.approx(SHORT):
+                await asyncio.sleep(STARVED_SECONDS)
+            assert sys.getswitchinterval() == pytest.approx(interval)
+
+
+@pytest.mark.parametrize("closed", ["closed", "abandoned", "cancelled"])
+async def test_how_soon_threads_take_turns_is_put_back_when_the_file_is_closed(path, interval, closed):
+    """At once: there may be no loop any more that would do it a moment later."""
+    database = await Database.open(path, prepare=prepare)
+    if closed == "cancelled":
+        entered, leave = threading.Event(), threading.Event()
+        held = asyncio.create_task(database.write(lambda conn: (entered.set(), leave.wait(10))))
+        while not entered.is_set():
+            await asyncio.sleep(0)
+        held.cancel()
+        await asyncio.wait({held})
+        leave.set()
+    else:
+        await database.write(insert(1))
+    assert sys.getswitchinterval() == pytest.approx(SHORT)
+    if closed == "abandoned":
+        gone = threading.Event()
+        database.abandon(gone.set)
+        gone.wait(10)
+    await database.aclose()
+    assert sys.getswitchinterval() == pytest.approx(interval)
+    await asyncio.sleep(2 * STARVED_SECONDS)
+    assert sys.getswitchinterval() == pytest.approx(interval)
+
+
 async def test_something_that_is_no_database_is_refused_unmodified(path):
     """No byte of it changes."""
     path.write_bytes(b"dear diary " * 500)
@@ -435,7 +482,7 @@ def test_a_directory_or_file_that_may_not_be_written_is_refused(tmp_path):
     """As an ordinary user: no file is made, the error is ours, the process ends."""
     script = """
         import asyncio, os, sys
-        from durable._shell.storage.database import Database
+        from durable._shell.storage.database import STARVED_SECONDS, Database
         from durable.errors import JournalAccessError
 
         async def main(path):
@@ -655,7 +702,7 @@ def test_a_commit_that_fails_on_disk_is_of_unknown_outcome_until_reopened(path):
     script = """
         import asyncio, resource, signal, sys
         from durable._shell.storage.connections import CommitUnknownError
-        from durable._shell.storage.database import Database
+        from durable._shell.storage.database import STARVED_SECONDS, Database
         from durable.errors import JournalError
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
@@ -925,7 +972,7 @@ def test_a_program_that_crashes_with_an_open_database_ends(path):
     """The threads never keep the process alive; what was acknowledged is in the file."""
     script = """
         import asyncio, sys
-        from durable._shell.storage.database import Database
+        from durable._shell.storage.database import STARVED_SECONDS, Database
 
         async def main():
             db = await Database.open(sys.argv[1], prepare=lambda conn: conn.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v)"))
@@ -951,7 +998,7 @@ def test_a_loop_that_ends_during_a_write_does_not_keep_the_process(path):
     """The write completes or not, as a whole; the process ends."""
     script = """
         import asyncio, sys
-        from durable._shell.storage.database import Database
+        from durable._shell.storage.database import STARVED_SECONDS, Database
 
         async def main():
             db = await Database.open(sys.argv[1], prepare=lambda conn: conn.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v)"))

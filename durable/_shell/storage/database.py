@@ -57,6 +57,7 @@ from durable._shell.storage.location import check_place
 from durable._shell.storage.pace import Pace
 from durable._shell.storage.port import Exclusive
 from durable._shell.storage.wal_room import WalRoom
+from durable._shell.switching import switching
 from durable.errors import (
     DurableError,
     EngineClosedError,
@@ -496,6 +497,7 @@ class Database:
 
         Waits for nothing: the threads do it, after what they are at.
         """
+        self._unwatch()  # which the loop would have done
         reader, writer = self._reader, self._writer
         self._reader = self._writer = None
         for copier, stop in self._copiers.items():
@@ -519,9 +521,7 @@ class Database:
         self.calls_in_flight += 1
         # needless where time jumps, since that waits for threads anyway
         if not self._watched and not getattr(self._loop, "jumps", False):
-            self._watched = True
-            self._ended_before = self._calls_ended
-            self._loop.call_later(STARVED_SECONDS, self._give_way)
+            self._watch()
         try:
             result: T = await worker.call(fn, raw, self.path, *arguments)
         except asyncio.CancelledError:
@@ -542,10 +542,24 @@ class Database:
         result: T = worker.call_at_once(fn, worker.raw, self.path, *arguments)
         return result
 
+    def _watch(self) -> None:
+        """From here on, until no call is in progress, see to it that others leave our threads their turns."""
+        self._watched = True
+        switching.begin()
+        self._ended_before = self._calls_ended
+        self._loop.call_later(STARVED_SECONDS, self._give_way)
+
+    def _unwatch(self) -> None:
+        if self._watched:
+            self._watched = False
+            switching.end()
+
     def _give_way(self) -> None:
         """Let our threads run if the loop keeps them from it; again as long as calls are in progress."""
+        if not self._watched:
+            return  # closed meanwhile
         if not self.calls_in_flight:
-            self._watched = False
+            self._unwatch()
             return
         starved, self._ended_before = self._calls_ended == self._ended_before, self._calls_ended
         if starved:
@@ -605,6 +619,7 @@ class Database:
             for worker in workers:  # also where the loop is being torn down, since nobody would stop them later
                 worker.stop()
             self.calls_in_flight -= 1
+            self._unwatch()
 
     async def _stop(self, worker: _Worker) -> None:
         raw, stopped = worker.raw, worker.stop()
