@@ -3,6 +3,7 @@ Turns of many members leave the event loop to others, and nothing is lost or don
 """
 
 import asyncio
+import gc
 from collections import Counter
 from itertools import pairwise
 
@@ -11,9 +12,11 @@ import pytest
 from durable import Flow, GroupFailedError, Return, for_each, gather, job, step, wait_for, workflow
 from durable._core.run.execution import SLICE, Execution
 from durable._shell.commits import commits
+from durable._shell.rows.rows import NewRun
 from durable._shell.turns import driver as driver_module
+from durable._shell.turns import turn_writer
 from durable._shell.writes import turn_writes
-from durable.errors import JournalIOError
+from durable.errors import JournalIOError, RunBlockedError
 
 pytestmark = pytest.mark.anyio
 #: So many that their turn pauses some times.
@@ -42,6 +45,16 @@ async def refused(number: int) -> int:
 async def jobs(count: int) -> Flow[int]:
     found = yield for_each(one, range(count), concurrency=None)
     yield Return(sum(found))
+
+
+@job
+async def forgotten(number: int) -> int:
+    return number
+
+
+@workflow
+async def careless(count: int) -> Flow[None]:
+    yield gather(*(one(number) for number in range(count)), forgotten(count))
 
 
 @workflow
@@ -203,6 +216,34 @@ async def test_a_turn_that_opens_very_much_is_several_commits(engines, monkeypat
     assert Counter(range(count)) == CALLS
     assert max(events for events, _ in written) <= driver_module.ROWS_A_COMMIT + 1
     assert max(runs for _, runs in written) <= driver_module.ROWS_A_COMMIT / driver_module.ROWS_OF_CHILD
+
+
+async def test_nothing_of_a_large_turn_is_written_that_starts_what_the_engine_was_not_given(engines):
+    """It is seen before the first of its commits, as in a small one: none of its jobs begins."""
+    engine = await engines.file(*DEFINITIONS, careless)
+    run = await engine.start(careless(600))
+    while (await run.info()).status != "blocked":
+        await asyncio.sleep(0.01)
+    with pytest.raises(RunBlockedError, match="forgotten"):
+        await run.result()
+    assert [info.id async for info in engine.runs()] == [run.id]
+    assert not CALLS
+
+
+async def test_what_a_large_turn_starts_is_made_commit_by_commit(engines, monkeypatch):
+    """So a garbage collection, which holds the loop, finds no more of it than one commit needs."""
+    make, most = turn_writer.TurnWriter.make, 0
+
+    async def noted(writer, decision, now):
+        nonlocal most
+        made = await make(writer, decision, now)
+        most = max(most, sum(isinstance(each, NewRun) for each in gc.get_objects()))
+        return made
+
+    monkeypatch.setattr(turn_writer.TurnWriter, "make", noted)
+    engine = await engines.file(*DEFINITIONS)
+    assert await engine.run(jobs(1_500)) == sum(range(1_500))
+    assert 0 < most < 3 * turn_writer.ROWS_A_COMMIT / turn_writer.ROWS_OF_CHILD
 
 
 async def test_a_turn_of_which_a_later_commit_fails_is_completed_from_what_is_recorded(engines, monkeypatch):

@@ -33,6 +33,19 @@ def new_run_id(now: float) -> str:
     return f"{int(now * 1000):011x}-{secrets.token_hex(5)}"
 
 
+def check_known(definition: RunnableDefinition[..., Any], definitions: Definitions) -> None:
+    """
+    See that runs of *definition* can be started.
+
+    Raises:
+        DefinitionError: If it is not among *definitions*.
+    """
+    if not definitions.knows(definition):
+        known = "another one of that name is" if definition.name in definitions else "it is not"
+        msg = f"{definition!r} cannot be started: {known} among the definitions given to Engine"
+        raise DefinitionError(msg)
+
+
 def make_run(
     op: RunOp[Any],
     *,
@@ -64,10 +77,7 @@ def make_run(
         EncodeError: If an argument cannot be recorded.
     """
     definition: RunnableDefinition[..., Any] = op.definition
-    if not definitions.knows(definition):
-        known = "another one of that name is" if definition.name in definitions else "it is not"
-        msg = f"{definition!r} cannot be started: {known} among the definitions given to Engine"
-        raise DefinitionError(msg)
+    check_known(definition, definitions)
     options, given = definition.options, op.given
     if arguments is None:
         where = f"arguments of {op.describe()}"

@@ -50,7 +50,7 @@ from durable._shell.turns.inbox import Inbox
 from durable._shell.turns.notes import StepNotes
 from durable._shell.turns.services import RELOAD_PAUSE, Services
 from durable._shell.turns.transaction_turn import Recorded, Spoiling, TransactionTurn
-from durable._shell.turns.turn_writer import ROWS_A_COMMIT, ROWS_AT_ONCE, ROWS_OF_CHILD, Made, TurnWriter
+from durable._shell.turns.turn_writer import ROWS_A_COMMIT, ROWS_AT_ONCE, ROWS_OF_CHILD, TurnWriter
 from durable._shell.writes.turn_writes import TurnOutdatedError
 from durable.errors import (
     DurableError,
@@ -349,20 +349,30 @@ class Driver:
             return execution.continue_turn()
 
     async def _record_large(self, execution: AnyExecution, decision: Decision, now: float) -> Recorded:
-        """Have *decision* written: in several commits if it opens very much, since the writer is everybody's."""
+        """
+        Have *decision* written: in several commits if it opens very much, since the writer is everybody's.
+
+        What is written of a part is made when its turn comes, and what it was made of is let go: a garbage collection
+        of what 100,000 jobs need at once would hold the loop.
+        """
         parts: list[Decision] | None = None
-        freed, made = False, list[Made]()
+        freed = False
         with anyio.CancelScope(shield=True):  # as in `_rest_of_turn`
             for parts in in_parts(decision, ROWS_A_COMMIT, ROWS_OF_CHILD, now):
                 if parts is None:
                     await asyncio.sleep(0)
-            assert parts is not None, "they come last"
-            made = [await self._writer.make(part, now) for part in parts]
-        assert parts is not None, "a shielded scope swallows nothing"
+        assert parts is not None, "a shielded scope swallows nothing, and they come last"
+        if len(parts) > 1:
+            self._writer.check(decision)
+            decision.children = decision.waits = ()
         for number, part in enumerate(parts):
+            with anyio.CancelScope(shield=True):
+                made = await self._writer.make(part, now)
             upto, last = (0 if number else self._inbox.upto), part is parts[-1]
-            freed = await self._writer.record(part, execution, upto, now, made=made[number], last=last)
+            freed = await self._writer.record(part, execution, upto, now, made=made, last=last)
             self._inbox.recorded()
+            if not last:
+                part.children = part.waits = ()
         return Recorded(parts, freed)
 
     async def _transact(self, execution: AnyExecution, decision: Decision) -> Recorded:

@@ -35,7 +35,7 @@ from durable._core.suspicion import HOOKS
 from durable._shell.commits.commits import Turn
 from durable._shell.commits.witness import UNWATCHED, Watch
 from durable._shell.reads.event_rows import cancel_in_inbox, load_run
-from durable._shell.rows.new_runs import make_template
+from durable._shell.rows.new_runs import check_known, make_template
 from durable._shell.rows.rows import (
     Effects,
     EventTuple,
@@ -95,6 +95,16 @@ class TurnWriter:
     _steps: dict[str, tuple[str, int, bool]] = field(factory=dict, init=False)
     #: What notes that hooks of the run are called, if the last engine died.
     watch: Watch = field(default=UNWATCHED, init=False)
+
+    def check(self, decision: Decision) -> None:
+        """
+        See to it that nothing of *decision* is written, which comes in parts, if a later part of it cannot be.
+
+        Raises:
+            DefinitionError: A run cannot be started: the engine was not given what it is of.
+        """
+        for definition in {id(child.op.definition): child.op.definition for child in decision.children}.values():
+            check_known(definition, self._services.definitions)
 
     async def make(self, decision: Decision, now: float) -> Made:
         """
