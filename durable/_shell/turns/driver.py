@@ -50,7 +50,7 @@ from durable._shell.turns.inbox import Inbox
 from durable._shell.turns.notes import StepNotes
 from durable._shell.turns.services import RELOAD_PAUSE, Services
 from durable._shell.turns.transaction_turn import Recorded, Spoiling, TransactionTurn
-from durable._shell.turns.turn_writer import ROWS_A_COMMIT, ROWS_AT_ONCE, ROWS_OF_CHILD, TurnWriter
+from durable._shell.turns.turn_writer import ROWS_A_COMMIT, ROWS_AT_ONCE, ROWS_OF_CHILD, Made, TurnWriter
 from durable._shell.writes.turn_writes import TurnOutdatedError
 from durable.errors import (
     DurableError,
@@ -356,6 +356,7 @@ class Driver:
         of what 100,000 jobs need at once would hold the loop.
         """
         parts: list[Decision] | None = None
+        made: Made | None = None
         freed = False
         with anyio.CancelScope(shield=True):  # as in `_rest_of_turn`
             for parts in in_parts(decision, ROWS_A_COMMIT, ROWS_OF_CHILD, now):
