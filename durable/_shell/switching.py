@@ -6,7 +6,7 @@ one asks for it. A commit asks a dozen times, on the loop's thread and on the wr
 computes, whoever's it is, all runs would take many times as long. While the journal's threads are at work, or one of
 ours runs a plain function, it is 0.5 ms, then again what it was; a program in which nobody computes does not notice.
 
-It is the whole process's: where the application has set a shorter one, or sets another meanwhile, that stays.
+It is the whole process's: where the application has set another one than Python's, or sets one meanwhile, that stays.
 """
 
 from __future__ import annotations
@@ -15,26 +15,25 @@ import sys
 import threading
 from typing import Final
 
-#: Seconds, while something runs.
+#: Seconds, while something runs; and what Python begins with, which nobody has chosen.
 SHORT: Final = 0.0005
+_GIVEN: Final = 0.005
 
 
 class Switching:
     """Counts what runs. There is one, since there is one interpreter."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # since a finalizer may end what began, wherever its thread is
         self._running = 0
-        #: What it is to be again, None if it was not changed; and as what it reads until then.
-        self._before: float | None = None
-        self._set = SHORT
+        #: What it reads while it is ours; None while it is not.
+        self._set: float | None = None
 
     def begin(self) -> None:
         """A thread of ours begins to have work."""
         with self._lock:
             self._running += 1
-            if self._running == 1 and (found := sys.getswitchinterval()) > SHORT:
-                self._before = found
+            if self._running == 1 and sys.getswitchinterval() == _GIVEN:
                 sys.setswitchinterval(SHORT)
                 self._set = sys.getswitchinterval()
 
@@ -42,12 +41,11 @@ class Switching:
         """It has none any more."""
         with self._lock:
             self._running -= 1
-            before = self._before
-            if self._running or before is None:
+            if self._running or self._set is None:
                 return
-            self._before = None
             if sys.getswitchinterval() == self._set:
-                sys.setswitchinterval(before)
+                sys.setswitchinterval(_GIVEN)
+            self._set = None
 
 
 switching: Final = Switching()
