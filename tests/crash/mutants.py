@@ -1610,11 +1610,11 @@ MUTANTS = (
         "shell/test_schedules.py::test_a_clock_that_was_years_ahead_stops_no_schedule",
     ),
     _m(
-        "a tick of the past that starts a second run",
+        "a tick of the past that has its run gives it its signals again",
         "_shell/writes/schedule_writes",
         "    if run_exists(conn, tick.run.run_id):\n        return row\n    if tick",
         "    if tick",
-        "shell/test_stored_schedules.py::test_the_past_is_made_up_for",
+        "shell/test_stored_schedules.py::test_a_tick_that_has_its_run_gives_it_nothing_more",
     ),
     _m(
         "a tick that gives a changed schedule its old timetable",

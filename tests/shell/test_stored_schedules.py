@@ -34,6 +34,13 @@ async def held(day: str) -> Flow[str]:
     yield Return(day)
 
 
+@workflow
+async def told_twice(day: str) -> Flow[list[int]]:
+    first: int = yield wait_for("note", int)
+    second: int = yield wait_for("note", int)
+    yield Return([first, second])
+
+
 @pytest.fixture
 def clock(clock):
     """
@@ -308,6 +315,24 @@ async def test_the_past_is_made_up_for(engines, clock, eventually, stored):
     assert len(await started(engine)) == 4
     clock.advance(HOUR)
     assert (await ids(engine, 5, eventually))[-1] == tick_id(clock.now())
+
+
+async def test_a_tick_that_has_its_run_gives_it_nothing_more(engines, clock, reached):
+    """
+    No second signal of those that it starts with. And if it would start something else by now, that is no failure.
+    """
+    day = ["x"]
+    listed = Schedule("hourly", lambda at: told_twice(day[0]).options(signals=[("note", 1)]), every=HOUR)
+    engine = await engines.memory(told_twice, clock=clock, schedules=[listed])
+    hourly, at = engine.schedule("hourly"), moment(clock.start - HOUR)
+    (run,) = await hourly.backfill(at, at)
+    await reached(run, "waiting")
+    for day[0] in ("x", "y"):
+        assert [again.id for again in await hourly.backfill(at, at)] == [run.id]
+    await run.signal("note", 2)
+    assert await run.result(5) == [1, 2]
+    info = await hourly.info()
+    assert (info.failed, info.last_error) == (0, None)
 
 
 async def test_what_is_made_up_for_runs_in_order(engines, clock, reached):
