@@ -237,7 +237,7 @@ async def test_what_a_large_turn_starts_is_made_commit_by_commit(engines, monkey
     async def noted(writer, decision, now):
         nonlocal most
         made = await make(writer, decision, now)
-        most = max(most, sum(isinstance(each, NewRun) for each in gc.get_objects()))
+        most = max(most, sum(type(each) is NewRun for each in gc.get_objects()))
         return made
 
     monkeypatch.setattr(turn_writer.TurnWriter, "make", noted)
