@@ -422,7 +422,7 @@ class TestCancelling:
         await journal.start(new_run(1))
         await journal.commit(journal.end(1))
         done, effects = await journal.request(CancelRun("run-1", "no"), now=6.0)
-        assert (done, effects) == (False, Effects())
+        assert (done, any(vars(effects).values())) == (False, False)
 
 
 class Statuses:

@@ -55,7 +55,7 @@ POINTS = {
     "before-begin": lambda die: _wrap(_EVERYWHERE, "begin", before=die),
     "before-commit": lambda die: _wrap(_EVERYWHERE, "commit", before=die),
     "after-commit": lambda die: _wrap(_EVERYWHERE, "commit", after=die),
-    "before-dispatch": lambda die: _wrap([commits.Commits], "_answer", before=die),
+    "before-dispatch": lambda die: [_wrap([commits.Commits], each, before=die) for each in ("_tell_early", "_answer")],
     "after-dispatch": lambda die: _wrap([commits], "_tell", after=die),
     "recovery": lambda die: _wrap([driver], "load_run", before=die),
     "child-ended": _child_ended,

@@ -140,9 +140,9 @@ async def test_a_full_file_refuses_starts_and_makes_running_runs_wait_until_ther
             await engine.start(grower("n", "n" * 30_000), key="refused")
         attempts, real = [], writer.write
 
-        async def counted(fn):
+        async def counted(fn, *then):
             attempts.append(fn)
-            return await real(fn)
+            return await real(fn, *then)
 
         writer.write = counted
         await asyncio.sleep(1.0)

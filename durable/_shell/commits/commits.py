@@ -21,10 +21,10 @@ import asyncio
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
-from typing import Any, NamedTuple, TypeVar
-
-from attrs import field
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, TypeVar
 
 from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.light_frozen import light_define
@@ -60,6 +60,8 @@ TOLD_AT_ONCE = 8
 #: An iteration that took longer (seconds) is slow for other reasons: then four times as many are told in the next, or a
 #: hundred runs would wait for a dozen of these.
 SLOW_ITERATION = 0.004
+
+_NOBODY: Final[Collection[int]] = ()
 
 #: Counts the groups in which no event can tell whether they were committed.
 _COUNT = """
@@ -131,20 +133,27 @@ class Waiting:
             yield from self._room().__await__()
 
 
-@light_define
 class _Group:
-    turns: list[Turn] = field(factory=list)
-    calls: list[_Call] = field(factory=list)
-    words: list[_Word] = field(factory=list)
+    """What one transaction writes. Made with its members; what few groups have is of the class until it is set."""
+
     #: What it caused, once it was written; and what tells afterwards whether it was committed.
     effects: Effects | None = None
     mark: int = 0
+    #: Whether all of it are turns that were written, and of which nothing more came.
+    is_plain: bool = False
+    #: How many of its turns were told already that they are on disk.
+    told: int = 0
     #: Whether a member has spoiled it: then its turns are written by halves, see `apart`.
     spoiled: bool = False
     #: Runs whose turns could not be written, and why.
-    refused: dict[int, BaseException] = field(factory=dict)
+    refused: Mapping[int, BaseException] = MappingProxyType({})
     #: What of a run could not be written, and why.
-    unwritten: list[tuple[Sequence[_Word], BaseException]] = field(factory=list)
+    unwritten: Sequence[tuple[Sequence[_Word], BaseException]] = ()
+
+    def __init__(self, turns: list[Turn], calls: list[_Call], words: list[_Word]) -> None:
+        self.turns = turns
+        self.calls = calls
+        self.words = words
 
     def __len__(self) -> int:
         return len(self.turns) + len(self.calls) + bool(self.words)
@@ -165,12 +174,15 @@ class _Group:
 
     def event(self) -> EventTuple | None:
         """The row of an event that is in the file if and only if the group is."""
-        effects = self.effects
-        listening, begun = ((), ()) if effects is None else (effects.listening, effects.begun)
-        unwritten = {*listening, *self.refused}
-        written = [turn.write for turn in self.turns if turn.write.state.run not in unwritten]
-        written += [turn.write for turn in self.firsts() if turn.write.state.run in begun]
-        return next((write.events[-1] for write in written if write.events), None)
+        written = self.turns
+        if not self.is_plain and (effects := self.effects) is not None:
+            unwritten = {*effects.listening, *self.refused}
+            written = [turn for turn in written if turn.write.state.run not in unwritten]
+            written += [turn for turn in self.firsts() if turn.write.state.run in effects.begun]
+        for turn in written:
+            if turn.write.events:
+                return turn.write.events[-1]
+        return None
 
 
 class NotBegunError(Exception):
@@ -195,15 +207,18 @@ class Commits:
         self,
         database: AnyDatabase,
         on_effects: Callable[[Effects], None],
+        is_looked_on: Callable[[], bool],
         activity: Activity,
         room_for: int = DEFAULT_CAPS.stream_buffer,
         on_commit: Callable[[int, float], None] | None = None,
     ) -> None:
         self._database = database
-        self._inline = database if isinstance(database, Database) else None
+        self._file = database if isinstance(database, Database) else None
         #: What may be said and not be on disk.
         self._room_for = room_for
         self._on_effects = on_effects
+        #: Whether anybody hears of turns of which nothing more came.
+        self._is_looked_on = is_looked_on
         self._activity = activity
         self._turns: list[Turn] = []
         self._calls: list[_Call] = []
@@ -395,20 +410,19 @@ class Commits:
     async def run(self) -> None:
         """Write groups until closed. Runs in a task of its own, which nothing cancels."""
         while True:
-            group = self._next_group()
-            if not group:
-                if self._wanted.is_set():
-                    self._wanted.clear()
-                    self._activity.end()
-                if self._closed:
-                    return
-                await self._wanted.wait()
+            if self._turns or self._calls or self._alone or self._words or self._progress:
+                await self._commit(self._next_group())
                 continue
-            await self._commit(group)
+            if self._wanted.is_set():
+                self._wanted.clear()
+                self._activity.end()
+            if self._closed:
+                return
+            await self._wanted.wait()
 
     def _next_group(self) -> _Group:
         if self._alone:
-            return _Group([], [self._alone.pop(0)])
+            return _Group([], [self._alone.pop(0)], [])
         return self._next_members()
 
     def _next_members(self) -> _Group:
@@ -418,7 +432,7 @@ class Commits:
             words += self._progress.values()
             self._progress.clear()
             if self._words:  # no outcome is to overtake what its step has said
-                return _Group(words=words)
+                return _Group([], [], words)
         group = _Group(self._turns[:MAX_GROUP], self._calls[:MAX_GROUP], words)
         del self._turns[:MAX_GROUP], self._calls[:MAX_GROUP]
         return group
@@ -460,12 +474,26 @@ class Commits:
                 group.words += later.words
 
     async def _written(self, group: _Group) -> None:
-        database, began = self._database, time.perf_counter()
-        if self._inline is not None and self._inline.may_write_inline and group.is_short():
-            self._inline.write_inline(lambda conn: _write(conn, group, database.path))
+        began = time.perf_counter()
+        write, file = partial(_write, group=group, path=self._database.path), self._file
+        if file is None:
+            await self._database.write(write)
+        elif file.may_write_inline and group.is_short():
+            file.write_inline(write)
         else:
-            await database.write(lambda conn: _write(conn, group, database.path))
+            await file.write(write, partial(self._tell_early, group))
         self._latest = time.perf_counter() - began
+
+    def _tell_early(self, group: _Group) -> None:
+        """
+        The loop hears just now that *group* is on disk: tell the first turns, where nothing else is to be told.
+
+        Their drivers go on in the next iteration, and not in the one after that, and `_answer` follows upon them. Only
+        futures are set, since this is in nobody's task: all else may fail, or wants the context of the engine.
+        """
+        if group.is_plain and not self._is_looked_on():
+            _tell(group.turns[:TOLD_AT_ONCE], _NOBODY)
+            group.told = TOLD_AT_ONCE
 
     async def _succeeded(self, group: _Group) -> None:
         if self.trouble is not None:
@@ -494,16 +522,16 @@ class Commits:
         if doubtful or not group.spoiled:
             group.spoiled = True
             group.calls = [call for call in group.calls if call not in doubtful]
-            self._give_up(_Group([], doubtful), SpoiledError(self._database.path, error))
+            self._give_up(_Group([], doubtful, []), SpoiledError(self._database.path, error))
             return
         if group.words:
             words, group.words = group.words, []
-            await self._commit(_Group(words=words))
+            await self._commit(_Group([], [], words))
         turns, calls, group.turns, group.calls = group.turns, group.calls, [], []
         for turn in turns:
-            await self._commit(_Group([turn]))
+            await self._commit(_Group([turn], [], []))
         for call in calls:
-            await self._commit(_Group([], [call]))
+            await self._commit(_Group([], [call], []))
 
     def _give_up(self, group: _Group, error: BaseException) -> None:
         for turn in group.turns:
@@ -531,18 +559,20 @@ class Commits:
 
     async def settle(self, write: TurnWrite, error: CommitUnknownError) -> bool:
         """Whether *write* is in the file after a commit of its own raised *error*; the file is opened anew."""
-        group = _Group([Turn(write, self._loop.create_future())])
+        group = _Group([Turn(write, self._loop.create_future())], [], [])
         log.error("commit.failed", error=str(error))
-        return await self._reopened(_Group(), error) and await self._is_on_disk(group)
+        return await self._reopened(_Group([], [], []), error) and await self._is_on_disk(group)
 
     async def settle_mark(self, marked: int, error: CommitUnknownError) -> bool:
         """As `settle`, of a transaction without events that has set a `mark`."""
+        group = _Group([], [], [])
+        group.mark = marked
         log.error("commit.failed", error=str(error))
-        return await self._reopened(_Group(), error) and await self._is_on_disk(_Group(mark=marked))
+        return await self._reopened(_Group([], [], []), error) and await self._is_on_disk(group)
 
     async def reopen(self) -> None:
         """Open the file anew after an error outside of a group."""
-        await self._reopened(_Group())
+        await self._reopened(_Group([], [], []))
 
     async def _reopened(self, group: _Group, unknown: CommitUnknownError | None = None) -> bool:
         """Open the file anew, however long it takes; False if the engine is closed before it opens."""
@@ -553,7 +583,7 @@ class Commits:
             except JournalError as error:
                 self._failed(group, unknown or error)
                 for asked in (self._calls, self._alone):  # so that those who asked meanwhile are not left waiting
-                    self._failed(_Group([], [*asked]), error)
+                    self._failed(_Group([], [*asked], []), error)
                     asked[:] = [call for call in asked if not call.answers]
                 if self._closed:
                     return False
@@ -579,7 +609,7 @@ class Commits:
             try:
                 return await self._database.read(find)
             except JournalError as error:
-                self._failed(_Group(), error)
+                self._failed(_Group([], [], []), error)
                 if self._closed:
                     return False
                 await asyncio.sleep(LONGEST_PAUSE)
@@ -598,6 +628,18 @@ class Commits:
         self.seconds += self._latest
         if self._on_commit is not None:
             self._on_commit(size, self._latest)
+        turns, kept, told, most = group.turns, _NOBODY, group.told, TOLD_AT_ONCE
+        if not told and not (group.is_plain and not self._is_looked_on()):
+            turns, kept = self._act_on(group)
+        while told < len(turns):
+            began = self._loop.time()
+            _tell(turns[told : told + most], kept)
+            told += most
+            await asyncio.sleep(0)
+            most = TOLD_AT_ONCE if self._loop.time() - began < SLOW_ITERATION else 4 * TOLD_AT_ONCE
+
+    def _act_on(self, group: _Group) -> tuple[list[Turn], Collection[int]]:
+        """Act on what *group* caused; the turns that are to be told, and the runs that something keeps active."""
         effects = group.effects
         assert effects is not None, "it is on disk"
         kept, listening = effects.kept, effects.listening
@@ -628,16 +670,10 @@ class Commits:
                 call.future.set_exception(call.error)
             else:
                 call.future.set_result(call.outcome)
-        told, most = 0, TOLD_AT_ONCE
-        while told < len(turns):
-            began = self._loop.time()
-            _tell(turns[told : told + most], kept)
-            told += most
-            await asyncio.sleep(0)
-            most = TOLD_AT_ONCE if self._loop.time() - began < SLOW_ITERATION else 4 * TOLD_AT_ONCE
+        return turns, kept
 
 
-def _tell(turns: list[Turn], kept: set[int]) -> None:
+def _tell(turns: list[Turn], kept: Collection[int]) -> None:
     for turn in turns:
         if not turn.future.done():
             turn.future.set_result(turn.write.state.run not in kept)
@@ -651,22 +687,22 @@ def _not_begun(turns: Sequence[Turn]) -> None:
 
 def _write(conn: sqlite3.Connection, group: _Group, path: str) -> None:
     effects = group.effects = Effects()
-    group.refused, group.unwritten = {}, []
     if group.words and group.spoiled:
-        refused = apart(conn, _by_run(group.words), _write_words, effects)
-        group.unwritten = [(words, of_ours(error, path)) for words, error in refused]
+        lost = apart(conn, _by_run(group.words), _write_words, effects)
+        group.unwritten = [(words, of_ours(error, path)) for words, error in lost]
     elif group.words:
         _write_words(conn, [group.words], effects)
     writes = [turn.write for turn in group.turns]
     if group.spoiled:
-        for write, error in apart(conn, writes, write_turns, effects):
-            group.refused[write.state.run] = of_ours(error, path)
+        refused = apart(conn, writes, write_turns, effects)
+        group.refused = {write.state.run: of_ours(error, path) for write, error in refused}
     elif writes:
         write_turns(conn, writes, effects)
     if firsts := [first.write for turn in group.turns for first in turn.firsts]:
         begin_created(conn, firsts, effects)
     for call in group.calls:
         _run_call(conn, call, effects, path)
+    group.is_plain = not (group.calls or group.words or firsts or group.refused) and effects.is_plain
     if group.event() is None:
         group.mark = mark(conn)
 

@@ -131,7 +131,7 @@ class Running:
         self.supervisor = Supervisor(settings.path, self.troubles, self._failed)
         self.watchers = Watchers(database.read, self.supervisor.spawn)
         self.commits = Commits(
-            database, self._take, activity, settings.caps.stream_buffer,
+            database, self._take, self._is_looked_on, activity, settings.caps.stream_buffer,
             on_commit=hooks.committed if hooks.watches_commits else None,
         )  # fmt: skip
         self.places, admission = _lines(settings, recovered)
@@ -262,10 +262,12 @@ class Running:
         found = self._recovered
         for queue in found.paused_queues:
             self.scheduler.pause_queue(queue, paused=True)
-        self.scheduler.take(Effects(unborn=found.unborn))
+        effects = Effects()
+        effects.unborn, effects.hooks = found.unborn, found.owed_hooks
+        self.scheduler.take(effects)
         self.scheduler.recover(found.ready_queues, found.next_fire_at)
         self.ticker.begin()
-        self.hook_calls.take(Effects(hooks=found.owed_hooks))
+        self.hook_calls.take(effects)
         if self.server is not None:
             self._parts.push_async_callback(self.server.aclose)
             await self.server.start()
@@ -431,6 +433,10 @@ class Running:
         except Exception as error:  # noqa: BLE001 - the codec is the user's
             failure = Failure("", "", f"{outcome.reason} ({one_line(error)})", {})
         tell_failed(run.run_id, run.workflow, failure)
+
+    def _is_looked_on(self) -> bool:
+        """Whether anybody hears of turns, also where nothing more came of them."""
+        return self._is_watched() or bool(self.news) or bool(self.watchers)
 
     def _is_watched(self) -> bool:
         return self.settings.hooks.watches_attempts or self.broadcast.has_readers

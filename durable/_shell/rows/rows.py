@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar, cast
 from zlib import crc32
 
 from attrs import evolve, field
@@ -37,6 +37,10 @@ from durable.errors import JournalCorruptError
 #: Payloads from this size on are kept once, by content, in a table of their own. Below it the
 #: digest and the second row cost more than they save; a page holds 4,096 bytes.
 LARGE_BYTES = 2_048
+
+C = TypeVar("C")
+#: All that a group causes that writes turns of which nothing more comes.
+_OF_TURNS: Final = frozenset({"turns"})
 
 
 @light_frozen
@@ -485,81 +489,91 @@ class BatchNews(NamedTuple):
     batch_id: str
 
 
-@light_define
-class Effects:
-    """What a commit group caused, for the loop to act on once it is on disk."""
+class _Made(Generic[C]):
+    """Makes a container when it is asked for first, and leaves it in the instance, where it is found from then on."""
 
-    ready: list[ReadyRun] = field(factory=list)
+    def __init__(self, make: Callable[[], C]) -> None:
+        self._make = make
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, effects: Effects, owner: type) -> C:
+        found = vars(effects)[self._name] = self._make()
+        return found
+
+
+def _made(make: Callable[[], C]) -> C:
+    """A field that is made when it is asked for first."""
+    return cast("C", _Made(make))
+
+
+class Effects:
+    """
+    What a commit group caused, for the loop to act on once it is on disk.
+
+    Each step of a run alone makes one, and of nearly all that it may hold there is nothing.
+    """
+
+    ready: list[ReadyRun] = _made(list)
     #: Runs that this created with their first turns: their drivers were waiting for it.
-    begun: set[int] = field(factory=set)
+    begun: set[int] = _made(set)
     #: Active runs that have something new in their inbox.
-    arrived: set[int] = field(factory=set)
-    #: Runs of which there is news: a turn of theirs, or what they said.
-    changed: set[int] = field(factory=set)
+    arrived: set[int] = _made(set)
+    #: Runs of which there is other news than a turn: what they said.
+    changed: set[int] = _made(set)
     #: Runs that were paused.
-    paused: set[int] = field(factory=set)
+    paused: set[int] = _made(set)
     #: Runs that were paused or blocked, for observers.
-    stopped: list[Stopped] = field(factory=list)
+    stopped: list[Stopped] = _made(list)
     #: Runs that are to end before they began: they need no slot for that.
-    unborn: list[ReadyRun] = field(factory=list)
+    unborn: list[ReadyRun] = _made(list)
     #: Runs cancelled while they were paused: nobody waits for the steps that a pause let run to their end.
-    given_up: set[int] = field(factory=set)
-    ended: list[Ended] = field(factory=list)
+    given_up: set[int] = _made(set)
+    ended: list[Ended] = _made(list)
     #: Runs whose turn wanted to free them, but something had arrived.
-    kept: set[int] = field(factory=set)
+    kept: set[int] = _made(set)
     #: Runs whose turn is to be made again: it would have ended them with unread signals in the inbox, it is their
     #: first and was made from arguments that were replaced, or it closes a feed that has started more children than
     #: it knows. Nothing of it was written.
-    listening: set[int] = field(factory=set)
-    refused: list[Refused] = field(factory=list)
+    listening: set[int] = _made(set)
+    refused: list[Refused] = _made(list)
     #: Runs that published attributes which cannot be kept, and why.
-    unpublished: list[tuple[str, str]] = field(factory=list)
+    unpublished: list[tuple[str, str]] = _made(list)
     #: Runs of which hooks are to be called again.
-    hooks: list[int] = field(factory=list)
+    hooks: list[int] = _made(list)
     #: Turns that were written.
-    turns: list[TurnWrite] = field(factory=list)
+    turns: list[TurnWrite] = _made(list)
     #: What there is to tell of them, once that was asked for.
-    notices: list[Notice] = field(factory=list)
+    notices: list[Notice] = _made(list)
     #: What code has said of itself.
-    said: list[Said] = field(factory=list)
+    said: list[Said] = _made(list)
     #: Ids of the requests into runs that were answered.
-    answered: list[str] = field(factory=list)
-    batches: list[BatchNews] = field(factory=list)
-    damaged: list[Damaged] = field(factory=list)
+    answered: list[str] = _made(list)
+    batches: list[BatchNews] = _made(list)
+    damaged: list[Damaged] = _made(list)
     #: Queues whose numbers were changed.
-    changed_queues: dict[str, ChangedQueue] = field(factory=dict)
+    changed_queues: dict[str, ChangedQueue] = _made(dict)
     #: Queues that were paused (True) or resumed.
-    queues: dict[str, bool] = field(factory=dict)
+    queues: dict[str, bool] = _made(dict)
     #: Schedules that were written, by name, as they then stand; None where one was deleted.
-    schedules: list[tuple[str, ScheduleRow | None]] = field(factory=list)
+    schedules: list[tuple[str, ScheduleRow | None]] = _made(list)
     next_fire_at: float | None = None
 
     def add(self, other: Effects) -> None:
         """Take in what a part of the group caused."""
-        self.ready += other.ready
-        self.begun |= other.begun
-        self.arrived |= other.arrived
-        self.changed |= other.changed
-        self.paused |= other.paused
-        self.stopped += other.stopped
-        self.unborn += other.unborn
-        self.given_up |= other.given_up
-        self.ended += other.ended
-        self.kept |= other.kept
-        self.listening |= other.listening
-        self.refused += other.refused
-        self.unpublished += other.unpublished
-        self.hooks += other.hooks
-        self.turns += other.turns
-        self.said += other.said
-        self.answered += other.answered
-        self.batches += other.batches
-        self.damaged += other.damaged
-        self.changed_queues |= other.changed_queues
-        self.queues |= other.queues
-        self.schedules += other.schedules
-        if other.next_fire_at is not None:
-            self.fires(other.next_fire_at)
+        for name, caused in vars(other).items():
+            if name == "next_fire_at":
+                self.fires(caused)
+            elif isinstance(caused, list):
+                getattr(self, name).extend(caused)
+            else:
+                getattr(self, name).update(caused)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether turns were written, and nothing more came of it: so that it concerns only those who look on."""
+        return vars(self).keys() <= _OF_TURNS
 
     def notice_turns(self) -> None:
         """For those who look on: fill `notices`."""
@@ -570,8 +584,8 @@ class Effects:
     def touched(self) -> set[int]:
         """The runs of which something is not as it was."""
         return {
-            *self.changed, *self.arrived, *self.paused, *(each.run for each in self.ready), *self.given_up,
-            *(each.run for each in self.unborn), *(each.run for each in self.ended),
+            *(turn.state.run for turn in self.turns), *self.changed, *self.arrived, *self.paused, *self.given_up,
+            *(each.run for each in self.ready), *(each.run for each in self.unborn), *(each.run for each in self.ended),
         }  # fmt: skip
 
     def fires(self, at: float) -> None:

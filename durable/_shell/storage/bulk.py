@@ -34,12 +34,12 @@ def write_many(conn: sqlite3.Connection, sql: str, rows: Sequence[Sequence[Any]]
     if not rows:
         return
     at, end = 0, len(rows)
-    for size in SIZES:
+    for size in (end,) if end in SIZES else SIZES:
         while end - at >= size:
             made = sql, len(rows[0]), size
             if made not in _MADE:
                 _MADE[made] = sql.format(rows=", ".join([f"({', '.join('?' * len(rows[0]))})"] * size))
-            values = chain.from_iterable(rows[at : at + size])
+            values = chain.from_iterable(rows if size == end else rows[at : at + size])
             bound = tuple(values) if is_bound else [NULL if each is None else each for each in values]
             conn.execute(_MADE[made], bound)
             at += size

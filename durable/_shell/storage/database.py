@@ -119,17 +119,16 @@ class _Worker(aiosqlite.Connection):
             self.stop()
             raise
 
-    def call(self, fn: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
-        """The result of *fn*, called on the thread; queued at once, without a coroutine of its own."""
+    def call(
+        self, fn: Callable[..., Any], *arguments: Any, then: Callable[[], None] | None = None
+    ) -> asyncio.Future[Any]:
+        """The result of *fn*, called on the thread, and *then*: queued at once, without a coroutine of its own."""
         if not self._running:
             raise ValueError("the connection is closed")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._put(partial(_answer, future, fn, arguments, self._heard))
+        self._put(partial(_answer, future, fn, arguments, self, then))
         self.calls += 1
         return future
-
-    def _heard(self) -> None:
-        self.calls -= 1
 
     def call_at_once(self, fn: Callable[..., Any], *arguments: Any) -> Any:
         """As `call`, without the loop, which waits for it."""
@@ -153,7 +152,7 @@ class _Worker(aiosqlite.Connection):
     def stop(self) -> asyncio.Future[Any]:
         """Close after the calls made so far, also when nobody waited for the connection to open."""
         stopped: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.stop_unheard(partial(_answer, stopped, int, (), int))
+        self.stop_unheard(partial(_answer, stopped, int, (), None, None))
         return stopped
 
     def stop_unheard(self, then: Callable[[], None]) -> None:
@@ -187,23 +186,49 @@ class _Worker(aiosqlite.Connection):
 
 
 def _answer(
-    future: asyncio.Future[Any], fn: Callable[..., Any], arguments: tuple[Any, ...], heard: Callable[[], object]
+    future: asyncio.Future[Any],
+    fn: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    worker: _Worker | None,
+    then: Callable[[], None] | None,
 ) -> None:
-    """Call *fn*; then *heard* on the loop, and tell the one who waits there, if it is still there."""
+    """
+    Call *fn*, and tell the one who waits on the loop, if it is still there; *worker* is told that the call has ended.
+
+    If *fn* returns, *then* is called in the iteration of the loop in which it hears of that, where given: in nobody's
+    task, and before the one who waits, who goes on in the next one.
+    """
+    value: Any = None
+    failure: BaseException | None = None
     try:
         value = fn(*arguments)
     except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits
-        tell, told = future.set_exception, error
-    else:
-        tell, told = future.set_result, value
-    with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
-        future.get_loop().call_soon_threadsafe(_tell, future, tell, told, heard)
+        failure = error
+    try:  # noqa: SIM105 - it costs as much as the call, and each commit comes here
+        future.get_loop().call_soon_threadsafe(_tell, future, value, failure, worker, then)
+    except RuntimeError:
+        pass  # the loop was closed meanwhile: nobody waits
 
 
-def _tell(future: asyncio.Future[Any], tell: Callable[[Any], None], told: Any, heard: Callable[[], object]) -> None:
-    heard()
-    if not future.done():
-        tell(told)
+def _tell(
+    future: asyncio.Future[Any],
+    value: Any,
+    failure: BaseException | None,
+    worker: _Worker | None,
+    then: Callable[[], None] | None,
+) -> None:
+    if worker is not None:
+        worker.calls -= 1
+    if failure is not None:
+        if not future.done():
+            future.set_exception(failure)
+        return
+    try:
+        if then is not None:
+            then()
+    finally:
+        if not future.done():
+            future.set_result(value)
 
 
 class Database:
@@ -289,11 +314,12 @@ class Database:
             raise
         return database
 
-    async def write(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+    async def write(self, fn: Callable[[sqlite3.Connection], T], then: Callable[[], None] | None = None) -> T:
         """
         The result of *fn*, once everything it wrote is committed.
 
-        Goes on to its end when the caller is cancelled. *fn* must not begin or end transactions.
+        Goes on to its end when the caller is cancelled. *fn* must not begin or end transactions. *then* is called as
+        soon as the loop hears of the commit, one iteration before the caller goes on; it must not raise.
 
         Raises:
             CommitUnknownError: The commit failed, and may have committed. `reopen`, then look.
@@ -301,8 +327,8 @@ class Database:
         """
         if self._exclusive.locked():
             async with self._exclusive:
-                return await self._hop(self._writer, self._transact, fn)
-        return await self._hop(self._writer, self._transact, fn)
+                return await self._hop(self._writer, self._transact, fn, then=then)
+        return await self._hop(self._writer, self._transact, fn, then=then)
 
     def _transact(self, conn: sqlite3.Connection, path: str, fn: Callable[[sqlite3.Connection], T]) -> T:
         if self._room is not None:
@@ -509,8 +535,10 @@ class Database:
         else:
             reader.stop_unheard(last)
 
-    async def _hop(self, worker: _Worker | None, fn: Callable[..., T], *arguments: Any) -> T:
-        """*fn*, called with connection, path and *arguments* on the worker's thread."""
+    async def _hop(
+        self, worker: _Worker | None, fn: Callable[..., T], *arguments: Any, then: Callable[[], None] | None = None
+    ) -> T:
+        """*fn*, called with connection, path and *arguments* on the worker's thread; *then* as in `write`."""
         raw = worker and worker.raw
         if self._closing is not None:
             raise EngineClosedError(f"journal {self.path} is closed")
@@ -523,7 +551,7 @@ class Database:
         if not self._watched and not getattr(self._loop, "jumps", False):
             self._watch()
         try:
-            result: T = await worker.call(fn, raw, self.path, *arguments)
+            result: T = await worker.call(fn, raw, self.path, *arguments, then=then)
         except asyncio.CancelledError:
             # The thread continues. Its queue is in order, so this is done when the call is.
             if (landed := worker.landed()) is not None:

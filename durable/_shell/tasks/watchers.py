@@ -56,6 +56,9 @@ class Watchers:
         self._changed: set[int] = set()
         self._is_looking = False
 
+    def __len__(self) -> int:
+        return len(self._watchers)
+
     def take(self, effects: Effects) -> None:
         """Hear what a commit group has changed."""
         if not self._watchers:

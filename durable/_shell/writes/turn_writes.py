@@ -161,7 +161,6 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
     others: list[TurnWrite] = []
     effects.turns += turns
     for turn in turns:
-        effects.changed.add(turn.state.run)
         events += turn.events
         if not turn.is_plain:
             others.append(turn)
