@@ -145,6 +145,7 @@ async def others(turn: int) -> Flow[list]:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(300)
 def test_cursors_memos_races_and_runs_that_continue():
     """
     What keeps more than one value, or becomes another run.
