@@ -12,9 +12,12 @@ from types import SimpleNamespace
 import pytest
 
 from durable import Engine, Flow, Return, step, workflow
+from durable._core.journal.events import StepStarted
+from durable._core.run.decision import Decision
 from durable._shell.commits.commits import TOLD_AT_ONCE, Commits, Turn, _Group
-from durable._shell.rows.rows import Effects
+from durable._shell.rows.rows import DroppedNotes, Effects, ReadyRun
 from durable._shell.storage.database import Database
+from durable._shell.turns.turn_writer import TurnWriter
 
 pytestmark = pytest.mark.anyio
 
@@ -139,6 +142,25 @@ async def test_only_turns_are_told_early_and_only_where_nobody_looks_on(database
     assert all(turn.future.result() is True for turn in members.turns)
     assert len(acted) == (not early)
     assert (commits.groups, commits.writes) == (1, TOLD_AT_ONCE + 2)
+
+
+@pytest.mark.parametrize("what", ["usual", "first", "status", "inbox", "emitted", "notes", "no events"])
+def test_only_turns_of_rows_behind_the_first_are_usual(what):
+    """Of these the writer looks at nothing but their rows."""
+    events = [] if what == "no events" else [StepStarted("1", "double", 1, "a.py:7", "d", 2.0)]
+    state = ReadyRun(1, "run", "w", "q", seq=1 if what == "first" else 4, kind="workflow", priority=0, ready_at=0.0)
+    services = SimpleNamespace()
+    notes = SimpleNamespace(dropped=lambda _: DroppedNotes([], succeeded=[], ended=False, everything=False))
+    if what != "notes":
+        notes = SimpleNamespace(dropped=lambda _: None)
+    writer = TurnWriter(state, notes, services, SimpleNamespace())
+    writer.announced = what != "status"
+    decision = Decision(events)
+    if what == "emitted":
+        decision.emitted = [("items", "1", "7")]
+    execution = SimpleNamespace(idle=False, ended=False)
+    turn = writer.turn(decision, execution, 3 if what == "inbox" else 0, 2.0)
+    assert turn.is_usual is (what == "usual")
 
 
 @step

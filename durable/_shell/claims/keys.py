@@ -22,12 +22,10 @@ from durable._core.journal.columns import to_row
 from durable._core.light_frozen import light_frozen
 from durable._core.statuses import ENDS
 from durable._shell.rows.checksums import checksum
-from durable._shell.rows.rows import NewRun, TurnWrite
+from durable._shell.rows.rows import BEHIND_FIRST, NewRun, TurnWrite
 from durable._shell.storage.seals import is_sound, was_there
 from durable.errors import KeyConflictError
 
-#: The number, in its run, of the event that follows upon the first.
-_BEHIND_FIRST = 2
 _LIVE = """
 SELECT run, run_id, arguments, workflow, status, coalesce(key_until, started_at + key_ttl),
     status = 'pending' AND started_at IS NULL
@@ -155,7 +153,7 @@ def note_renewed(conn: sqlite3.Connection, run: int, chain: int) -> None:
 def made_too_early(conn: sqlite3.Connection, turns: Sequence[TurnWrite]) -> set[int]:
     """Runs whose first turn, among *turns*, was made from arguments that are not theirs any more."""
     # Behind the first event: no arguments are replaced once there is another. So most groups need not ask.
-    firsts = [turn for turn in turns if turn.events and turn.events[0][1] == _BEHIND_FIRST]
+    firsts = [turn for turn in turns if turn.events and turn.events[0][1] == BEHIND_FIRST]
     if not firsts or not conn.execute("SELECT EXISTS (SELECT 1 FROM durable_renewed)").fetchone()[0]:
         return set()
     found: set[int] = set()

@@ -676,7 +676,7 @@ class Commits:
 def _tell(turns: list[Turn], kept: Collection[int]) -> None:
     for turn in turns:
         if not turn.future.done():
-            turn.future.set_result(turn.write.state.run not in kept)
+            turn.future.set_result(not kept or turn.write.state.run not in kept)
 
 
 def _not_begun(turns: Sequence[Turn]) -> None:

@@ -65,6 +65,8 @@ def payload_digest(value: Payload) -> bytes:
 
 #: run, seq, kind, position, at, body, value (or `Large`), checksum; where there is none of them, `NULL`.
 EventTuple: TypeAlias = tuple[int, int, int, str | float, float, str | float, Any, int]
+#: The number of the event behind the one with which a run starts.
+BEHIND_FIRST: Final = 2
 
 
 @light_define
@@ -332,8 +334,8 @@ class TurnWrite:
     """
 
     __slots__ = (
-        "__dict__", "at", "begins", "deadline", "decision", "events", "inbox_upto", "is_plain", "notes", "notices_of",
-        "state", "status",
+        "__dict__", "at", "begins", "decision", "events", "inbox_upto", "is_plain", "is_usual", "notices_of", "state",
+        "status",
     )  # fmt: skip
 
     state: RunState
@@ -345,16 +347,18 @@ class TurnWrite:
     inbox_upto: int
     #: What the run is from now on; None if that stays as it is.
     status: Literal["running", "waiting", "blocked"] | EndStatus | None
-    notes: DroppedNotes | None
     #: Whether the run has begun with it.
     begins: bool
     #: What to tell of it to those who look on when it is on disk: some may have begun to after it was decided.
     notices_of: Callable[[TurnWrite], Iterable[Notice]] | None
-    #: Of a workflow that begins with this turn: when the time of the whole run is over.
-    deadline: float | None
     #: Whether its decision is known to be plain.
     is_plain: bool
+    #: Whether it is known to be but rows of events, behind others of its run: as most turns that begin or end a step.
+    is_usual: bool
 
+    #: Of a workflow that begins with this turn: when the time of the whole run is over.
+    deadline: float | None = None
+    notes: DroppedNotes | None = None
     #: Those of the decision, as runs and with the numbers of runs.
     children: Sequence[NewRun] = ()
     feeds: Sequence[NewFeed] = ()
@@ -390,8 +394,8 @@ class TurnWrite:
         self.events = events
         self.inbox_upto = inbox_upto
         self.status = status
-        self.notes = self.notices_of = self.deadline = None
-        self.begins = self.is_plain = False
+        self.notices_of = None
+        self.begins = self.is_plain = self.is_usual = False
 
 
 class LastTurn(TurnWrite):

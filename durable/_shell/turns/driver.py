@@ -221,6 +221,7 @@ class Driver:
 
         What has arrived at first is what *then* says; None: what comes next.
         """
+        arrived: Sequence[Event] | None
         try:
             while True:
                 # Waited for here, since a coroutine for it would be one more that each active run holds; and with
@@ -233,7 +234,12 @@ class Driver:
                     while self._inbox.is_empty and not self._stopping:
                         await self._inbox.wait()
                 try:
-                    arrived = await (self._next if then is None else then)()
+                    if then is not None:
+                        arrived = await then()
+                    elif self._stopping or self._inbox.notified:
+                        arrived = await self._next()
+                    else:  # as nearly always: it is at hand
+                        arrived = self._inbox.take()
                 except JournalCorruptError:
                     if not await self._writer.put_back():
                         raise

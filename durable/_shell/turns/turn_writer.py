@@ -37,6 +37,7 @@ from durable._shell.commits.witness import UNWATCHED, Watch
 from durable._shell.reads.event_rows import cancel_in_inbox, load_run
 from durable._shell.rows.new_runs import check_known, make_template
 from durable._shell.rows.rows import (
+    BEHIND_FIRST,
     Effects,
     EventTuple,
     LastTurn,
@@ -274,13 +275,18 @@ class TurnWriter:
             write.allocate = services.allocate
             self._add_signals(write, execution)
             self._add_followers(write, execution, decision.ended)
-        write.is_plain = decision.is_plain()
-        if not write.is_plain:
-            self._add_rest(write, made)
-        write.notes = self._notes.dropped(decision)
         write.notices_of = self._notices
-        write.begins = not self.announced
-        self.announced = True
+        notes = self._notes.dropped(decision)
+        if notes is not None:
+            write.notes = notes
+        if decision.is_plain():
+            write.is_plain = True
+            if write.status is None and notes is None and not inbox_upto and events:  # nor does it begin the run
+                write.is_usual = events[0][1] > BEHIND_FIRST
+        else:
+            self._add_rest(write, made)
+        if not self.announced:
+            self.announced = write.begins = True
         return write
 
     def _add_rest(self, write: TurnWrite, made: Made | None) -> None:

@@ -62,6 +62,7 @@ from durable._shell.writes.run_writes import (
     get_or_create,
     insert_run,
     keep_for_others,
+    write_rows,
     write_runs,
 )
 from durable._shell.writes.said_writes import write_said
@@ -134,6 +135,10 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
     But for those that would end a run which has not heard all yet, those made from arguments that the run has not
     any more, and those that close a feed whose children they do not all know: `Effects.listening` names these.
     """
+    if all([turn.is_usual for turn in turns]):  # noqa: C419 - a generator costs more than the few that it may spare
+        effects.turns += turns
+        write_rows(conn, [row for turn in turns for row in turn.events])
+        return
     ending = [turn for turn in turns if turn.status is not None and isinstance(turn, LastTurn)]
     unread = _unread(conn, ending)
     if unread:
@@ -162,6 +167,8 @@ def write_turns(conn: sqlite3.Connection, turns: Sequence[TurnWrite], effects: E
     effects.turns += turns
     for turn in turns:
         events += turn.events
+        if turn.is_usual:
+            continue
         if not turn.is_plain:
             others.append(turn)
             for child, wait in _children(turn) if turn.children else ():
