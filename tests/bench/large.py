@@ -91,6 +91,7 @@ DONE: dict[str, Callable[[Engine], Awaitable[float | None]]] = {
     "list, of a workflow: none": lambda engine: first_page(engine.runs(limit=50, workflow="nobody")),
     "list, since an hour": lambda engine: first_page(engine.runs(limit=50, since=time.time() - 3600)),
     "list, by label": lambda engine: first_page(engine.runs(limit=50, labels={"city": "Bern"})),
+    "list, by label: one": lambda engine: first_page(engine.runs(limit=50, labels={"order": "500"})),
     "stats": lambda engine: engine.stats(),
 }
 #: Commands of the command line, each as a whole process.
@@ -128,6 +129,7 @@ def make(path: Path, runs: int) -> None:
                 {"by": by, "written": WRITTEN, "runs": runs},
             )
             conn.execute("COMMIT")
+        conn.execute("UPDATE durable_runs SET labels = json_set(labels, '$.order', '500') WHERE run = 500")
         count_anew(conn)
         conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 

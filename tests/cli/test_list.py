@@ -4,6 +4,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -23,7 +24,7 @@ from durable._cli.journals.finding import find_run
 from durable._cli.terminal.problems import CommandError
 from durable._shell.reads import run_rows
 from durable._shell.reads.run_rows import Filter, list_runs
-from durable._shell.storage import schema
+from durable._shell.storage import run_labels, schema
 
 pytestmark = pytest.mark.anyio
 
@@ -291,7 +292,10 @@ async def test_more_runs_than_one_transaction_reads_are_all_listed(engines, tmp_
     "wanted, expected",
     [
         (Filter(status=("failed",), workflow="w"), "USING INDEX durable_runs_failed"),
-        (Filter(status=("blocked",), labels={"a": "b"}), "USING INDEX durable_runs_blocked"),
+        (Filter(status=("blocked",), queue="q"), "USING INDEX durable_runs_blocked"),
+        (Filter(labels={"a": "b"}), "SEARCH l USING PRIMARY KEY (name=? AND value=?)"),
+        (Filter(status=("blocked",), labels={"a": "b"}), "SEARCH l USING PRIMARY KEY (name=? AND value=?)"),
+        (Filter(workflow="w", since=1.0, labels={"a": "b"}), "SEARCH l USING PRIMARY KEY (name=? AND value=?)"),
         (Filter(status=("paused",)), "USING INDEX durable_runs_paused"),
         (Filter(status=("cancelled",), queue="q"), "USING INDEX durable_runs_cancelled"),
         (Filter(parent="p"), "USING INDEX durable_runs_parent (parent=?)"),
@@ -338,6 +342,81 @@ def test_runs_of_a_long_time_are_listed_in_their_order(tmp_db, monkeypatch):
         plan = [detail for *_, detail in conn.execute(f"EXPLAIN QUERY PLAN {asked[-1]}")]
         assert any("durable_runs_created" in detail for detail in plan) is index
     conn.close()
+
+
+@pytest.mark.parametrize(
+    "wanted, drives",
+    [
+        (Filter(labels={"common": "x"}), "durable_labels"),
+        (Filter(labels={"common": "x", "rare": "3"}), "durable_labels"),
+        (Filter(labels={"rare": "3"}, status=("failed",)), "durable_labels"),
+        (Filter(labels={"common": "x"}, status=("failed",)), "durable_runs_failed"),
+        (Filter(labels={"common": "x"}, workflow="w"), "durable_labels"),
+        (Filter(labels={"rare": "nothing"}, status=("failed",)), "durable_labels"),
+    ],
+)
+def test_a_rare_label_is_found_by_itself_and_a_common_one_among_what_else_is_few(tmp_db, monkeypatch, wanted, drives):
+    """
+    Newest first, page by page, whatever it is found by.
+    """
+    conn = sqlite3.connect(tmp_db, isolation_level=None)
+    schema.prepare(conn, 0.0)
+    row = "INSERT INTO durable_runs (run_id, workflow, version, sort, status, queue, priority, labels, created_at)"
+    labels = [json.dumps({"common": "x", "rare": str(n)}) for n in range(10)]
+    status = ["failed" if not n % 3 else "succeeded" for n in range(10)]
+    conn.executemany(
+        f"{row} VALUES (?, 'w', 1, 'job', ?, 'q', 0, ?, ?)", [(f"r{n}", status[n], labels[n], n) for n in range(10)]
+    )
+    run_labels.label_anew(conn)
+    monkeypatch.setattr(run_labels, "_RARE", 5)
+    asked = []
+    conn.set_trace_callback(asked.append)
+    page = list_runs(conn, wanted, 10, 2)
+    conn.set_trace_callback(None)
+    plan = [detail for *_, detail in conn.execute(f"EXPLAIN QUERY PLAN {asked[-1]}")]
+    first = plan[0].replace("SEARCH l ", "SEARCH durable_labels ")
+    assert drives in first, plan
+    assert sum("FOR ORDER BY" in each for each in plan) == 1, plan  # of what is above each run, not of the list
+    every = [each.run_id for each in page]
+    while page:
+        page = list_runs(conn, wanted, page[-1].run, 2)
+        every += [each.run_id for each in page]
+    conn.close()
+    expected = [
+        f"r{n}"
+        for n in reversed(range(9))
+        if all(json.loads(labels[n]).get(name) == value for name, value in wanted.labels.items())
+        and (wanted.status is None or status[n] in wanted.status)
+    ]
+    assert every == expected
+
+
+async def test_runs_are_found_by_their_labels_until_they_are_pruned(engines, cli, tmp_db):
+    """
+    Those that somebody else has changed, too, once they are looked at anew: doctor tells.
+    """
+    engine = await engines.file(never)
+    kept, gone = [await engine.start(never(), labels={"order": order}, delay=3600) for order in "12"]
+    await gone.cancel()
+    while await gone.status() != "cancelled":
+        await asyncio.sleep(0.01)
+    assert ids(cli("list", "--db", tmp_db, "--json", "--label", "order=2")) == [gone.id]
+    assert await engine.prune(older_than=0) == 1
+    assert ids(cli("list", "--db", tmp_db, "--json", "--label", "order=2")) == []
+    assert ids(cli("list", "--db", tmp_db, "--json", "--label", "order=1")) == [kept.id]
+    await engine.aclose()
+    with contextlib.closing(sqlite3.connect(tmp_db)) as conn:
+        assert conn.execute("SELECT name, value FROM durable_labels").fetchall() == [("order", "1")]
+        assert "by label" not in cli("doctor", "--db", tmp_db).out
+        conn.execute("UPDATE durable_runs SET labels = ?", (json.dumps({"order": "3"}),))
+        conn.commit()
+        assert ids(cli("list", "--db", tmp_db, "--json", "--label", "order=1")) == []  # what the run says counts
+        assert "by label" in cli("doctor", "--db", tmp_db).out
+        conn.execute("DELETE FROM durable_meta WHERE name = 'counted'")
+        conn.commit()
+    await engines.file(never)
+    assert ids(cli("list", "--db", tmp_db, "--json", "--label", "order=3")) == [kept.id]
+    assert "by label" not in cli("doctor", "--db", tmp_db).out
 
 
 # --- what is shown ---------------------------------------------------------------------------------

@@ -62,9 +62,9 @@ def test_a_migrated_file_equals_a_fresh_one(script, tmp_db):
 
 
 @pytest.mark.parametrize("script", OLD, ids=lambda path: path.stem)
-def test_the_runs_of_an_older_file_are_counted(script, tmp_db):
+def test_the_runs_of_an_older_file_are_counted_and_found_by_their_labels(script, tmp_db):
     """
-    As it is migrated; from then on as they end.
+    As it is migrated; from then on as they begin and end. What are no labels is left alone.
     """
     with closing(sqlite3.connect(tmp_db, isolation_level=None)) as old:
         old.executescript(script.read_text())
@@ -73,8 +73,11 @@ def test_the_runs_of_an_older_file_are_counted(script, tmp_db):
         )
         told = [("one", "a", "failed", 2.0), ("two", "a", "failed", 3.0), ("three", "b", "waiting", None)]
         old.executemany(f"{row} VALUES (?, ?, 1, 'workflow', ?, 'q', 0, 1.0, ?)", told)
+        labels = [('{"a": "1", "b": "2"}', 1), ('{"a": "1"}', 2), ('["a', 3)]
+        old.executemany("UPDATE durable_runs SET labels = ? WHERE run = ?", labels)
         schema.prepare(old, 2.0)
         assert run_counts(old) == [("a", "failed", 2), ("b", "waiting", 1)]
+        assert old.execute("SELECT * FROM durable_labels").fetchall() == [("a", "1", 1), ("a", "1", 2), ("b", "2", 1)]
 
 
 @pytest.mark.parametrize("script", [None, *OLD], ids=lambda path: path.stem if path else "today")

@@ -39,6 +39,7 @@ from durable._shell.rows.rows import Effects, RunState, labels_json
 from durable._shell.rows.templates import checked_json
 from durable._shell.storage.bulk import write_many
 from durable._shell.storage.run_counts import count_ended
+from durable._shell.storage.run_labels import note_labels
 from durable._shell.writes.feeds import feed
 from durable._shell.writes.run_writes import INSERT_WAITS, write_rows
 from durable._shell.writes.waiters import AwaitedEnd, tell_waiters
@@ -201,6 +202,8 @@ class _Import:
         )
         if ended:
             count_ended(conn, [(run.workflow, run.status)])
+        if run.labels:
+            note_labels(conn, [number])
         write_rows(conn, RunState(number, run.run_id, run.workflow, run.queue).append(each.events))
         conn.executemany(
             "INSERT OR REPLACE INTO durable_notes (run, position, name, value, at) VALUES (?, ?, ?, ?, ?)",

@@ -19,6 +19,7 @@ from durable._core.run_ids import CHILD_SIGN, OLD_CHILD_SIGN
 from durable._core.statuses import CLEANUP_FAILED, HELD, OPEN
 from durable._shell.reads.lenient import fetch_all
 from durable._shell.storage.run_counts import run_counts
+from durable._shell.storage.run_labels import rarest
 from durable.errors import JournalDamagedError, RunNotFoundError
 
 #: Statuses of open runs, and of those that stand still, as lists of SQL.
@@ -49,7 +50,7 @@ ORDER BY sent.seq, asked.seq LIMIT 1
 #: Ancestors that are followed to the first one. Ids are too short for more; a damaged file may lead in a circle.
 _HIGHEST: Final = 2_000
 #: One of them is what was given to `cancel`, where clean-up failed: the event is looked up for such runs alone.
-_RUN_COLUMNS = f"""
+_COLUMNS = f"""
 SELECT r.run, r.run_id, r.workflow, r.version, r.sort, r.status, r.queue, r.priority, r.key, r.labels, r.attributes,
        r.reason, r.successor, r.created_at, r.started_at, r.ended_at, r.ready_at,
        (SELECT p.run_id FROM durable_runs AS p WHERE p.run = r.parent), r.position,
@@ -69,8 +70,8 @@ SELECT r.run, r.run_id, r.workflow, r.version, r.sort, r.status, r.queue, r.prio
            )
            SELECT run_id FROM above ORDER BY height DESC LIMIT 1
        ), r.run_id) END
-FROM durable_runs AS r
 """  # noqa: S608 - constants
+_RUN_COLUMNS = _COLUMNS + "FROM durable_runs AS r\n"
 
 
 #: Runs that are counted of a line, at most: who is told of more does not care how many.
@@ -415,14 +416,26 @@ def list_runs(conn: sqlite3.Connection, wanted: Filter, before: int | None, limi
             "WHERE w.kind IN (SELECT value FROM json_each(?)) AND w.name = ?)"
         )
         values += [json.dumps(kinds), name]
+    label = _driving(conn, wanted.labels, is_narrow=is_narrow or is_short) if wanted.labels else None
     if wanted.text is not None:
         where.append("(instr(r.run_id, ?) OR instr(r.key, ?) OR instr(r.labels, ?) OR instr(r.reason, ?))")
         values += [wanted.text] * 4
+    sql, by = _RUN_COLUMNS, "r.run"
+    if label is not None:  # in this order, whatever SQLite would rather do
+        sql, by = _COLUMNS + "FROM durable_labels AS l CROSS JOIN durable_runs AS r ON r.run = l.run\n", "l.run"
+        where.append("l.name = ? AND l.value = ?")
+        values += label
     if before is not None:
-        where.append("r.run < ?")
+        where.append(f"{by} < ?")
         values.append(before)
-    sql = _RUN_COLUMNS + ("WHERE " + " AND ".join(where) if where else "") + " ORDER BY r.run DESC LIMIT ?"
+    sql += ("WHERE " + " AND ".join(where) if where else "") + f" ORDER BY {by} DESC LIMIT ?"
     return [_run_row(row) for row in fetch_all(conn, sql, (*values, limit))]
+
+
+def _driving(conn: sqlite3.Connection, labels: Mapping[str, str], *, is_narrow: bool) -> tuple[str, str] | None:
+    """The one of *labels* whose runs are looked through; None if those that fit otherwise are, which *is_narrow*."""
+    label, is_rare = rarest(conn, labels)
+    return label if is_rare or not is_narrow else None
 
 
 def _is_short_time(conn: sqlite3.Connection, since: float, until: float) -> bool:

@@ -17,6 +17,7 @@ from durable._shell.requests.request import Env, JournalRequest
 from durable._shell.rows.rows import Effects
 from durable._shell.storage.bulk import about_many
 from durable._shell.storage.run_counts import count_ended
+from durable._shell.storage.run_labels import forget_labels
 from durable.errors import JournalDamagedError, RunStateError
 
 #: Roots looked at in one transaction of `PruneRuns`: bounds how long it holds the writer.
@@ -340,7 +341,9 @@ def _delete(conn: sqlite3.Connection, found: Iterable[int], *, keep_keys: bool) 
     conn.executemany("DELETE FROM durable_hook_errors WHERE run = ?", runs)
     # since the number may be given again
     conn.executemany("UPDATE durable_runs SET follows = NULL WHERE follows = ?", runs)
-    count_ended(conn, about_many(conn, _ENDED, [run for (run,) in runs]), -1)
+    numbers = [run for (run,) in runs]
+    count_ended(conn, about_many(conn, _ENDED, numbers), -1)
+    forget_labels(conn, numbers)
     conn.executemany("DELETE FROM durable_runs WHERE run = ?", runs)
     return events
 

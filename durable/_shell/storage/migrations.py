@@ -240,6 +240,12 @@ CREATE TABLE durable_ended (
     runs INTEGER NOT NULL,
     PRIMARY KEY (workflow, status)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE durable_labels (
+    name TEXT NOT NULL,
+    value TEXT NOT NULL,
+    run INTEGER NOT NULL,
+    PRIMARY KEY (name, value, run)
+) STRICT, WITHOUT ROWID;
 """
 
 

@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
+from durable._shell.storage.run_labels import label_anew
+
 #: The row of `durable_meta` that says that runs were counted.
 COUNTED: Final = "counted"
 
@@ -35,7 +37,8 @@ def count_ended(conn: sqlite3.Connection, ended: Iterable[tuple[str, str]], by: 
 
 
 def count_anew(conn: sqlite3.Connection) -> None:
-    """Count all rows of runs, whatever was counted before."""
+    """Count all rows of runs, and note their labels, whatever was before."""
+    label_anew(conn)
     conn.execute("DELETE FROM durable_ended")
     conn.execute("INSERT INTO durable_ended " + _ENDED)
     conn.execute("INSERT OR REPLACE INTO durable_meta VALUES (?, 1)", (COUNTED,))

@@ -98,6 +98,13 @@ CREATE TABLE durable_ended (          -- how many runs have ended so: see `run_c
     PRIMARY KEY (workflow, status)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE durable_labels (         -- which runs have a label: see `run_labels`
+    name TEXT NOT NULL,
+    value TEXT NOT NULL,
+    run INTEGER NOT NULL,
+    PRIMARY KEY (name, value, run)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE durable_keys (           -- keys of runs that were pruned, so that they are not given again
     key TEXT PRIMARY KEY,
     run_id TEXT NOT NULL,

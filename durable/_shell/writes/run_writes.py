@@ -18,6 +18,7 @@ from durable._shell.reads.run_rows import last_of_chain
 from durable._shell.rows.rows import Effects, EventTuple, Large, NewRun, RunState, labels_json, ready_run
 from durable._shell.rows.templates import to_json
 from durable._shell.storage.bulk import NULL, write_many
+from durable._shell.storage.run_labels import note_labels
 from durable._shell.writes.wakeups import claim, keep_payload, put_signal, request_cancel
 from durable.errors import LimitReachedError, RunExistsError, RunNotFoundError, UsageError
 
@@ -35,6 +36,8 @@ _INSERT_LARGE_EVENTS = """
 INSERT INTO durable_events (run, seq, kind, position, at, body, checksum, value, payload)
 VALUES {rows}
 """
+#: Where the labels stand in a row of a run.
+_LABELS: Final = 16
 INSERT_WAITS = """
 INSERT OR REPLACE INTO durable_waits (run, grp, position, kind, wake_on, name, target, fire_at, since)
 VALUES {rows}
@@ -75,6 +78,9 @@ def write_runs(conn: sqlite3.Connection, runs: list[Any], events: list[Any], wai
             raise
         msg = f"the run that it starts would be called {taken!r}, as another run is: prune that one, then resume this"
         raise UsageError(msg) from error
+    labelled = [row[0] for row in runs if row[_LABELS] is not NULL]
+    if labelled:
+        note_labels(conn, labelled)
     write_rows(conn, events)
     write_many(conn, INSERT_WAITS, waits, is_bound=True)
 

@@ -22,10 +22,10 @@ from durable._core.durations import span
 from durable._shell.reads.run_rows import HELD_SQL, Filter, list_runs, paused_queues
 from durable._shell.reads.schedule_rows import all_schedules, held_up_by, still_open
 from durable._shell.requests.sockets import socket_path
+from durable._shell.storage import run_counts, run_labels
 from durable._shell.storage.copies.backups import check_wal, is_backup
 from durable._shell.storage.copies.marks import SCHEMA_VERSION, holds_other_tables
 from durable._shell.storage.copies.torn import is_copy_of_open
-from durable._shell.storage.run_counts import are_right
 from durable.errors import JournalAccessError
 
 Severity: TypeAlias = Literal["ok", "note", "warning", "problem"]
@@ -155,10 +155,15 @@ def _seals(file: _File) -> Iterator[Finding]:
 
 
 def _counts(file: _File) -> Iterator[Finding]:
-    """That as many runs were counted as there are; all rows are looked at."""
-    if (file.thorough or os.path.getsize(file.path) <= _LARGE_BYTES) and not are_right(file.conn):
+    """That as many runs were counted as there are, and their labels noted; all rows are looked at."""
+    if not file.thorough and os.path.getsize(file.path) > _LARGE_BYTES:
+        return
+    remedy = "with no engine open, DELETE FROM durable_meta WHERE name = 'counted': the next one looks anew"
+    if not run_counts.are_right(file.conn):
         what = "runs are counted wrong in stats and metrics: something else than durable wrote to durable_runs"
-        remedy = "with no engine open, DELETE FROM durable_meta WHERE name = 'counted': the next one counts anew"
+        yield Finding("warning", what, remedy)
+    if not run_labels.are_right(file.conn):
+        what = "lists by label may lack runs: something else than durable wrote to durable_runs"
         yield Finding("warning", what, remedy)
 
 
