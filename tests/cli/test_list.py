@@ -419,6 +419,22 @@ async def test_runs_are_found_by_their_labels_until_they_are_pruned(engines, cli
     assert "by label" not in cli("doctor", "--db", tmp_db).out
 
 
+async def test_runs_that_are_imported_are_found_by_their_labels(engines, cli, tmp_db, tmp_path):
+    """
+    In the file that they come to, as in the one that they are from.
+    """
+    engine = await engines.file(never)
+    run = await engine.start(never(), labels={"order": "1"}, delay=3600)
+    await run.cancel()
+    while await run.status() != "cancelled":
+        await asyncio.sleep(0.01)
+    await engine.export([run.id], tmp_path / "runs.jsonl")
+    assert await engine.prune(older_than=0) == 1
+    await engine.import_runs(tmp_path / "runs.jsonl")
+    assert ids(cli("list", "--db", tmp_db, "--json", "--label", "order=1")) == [run.id]
+    assert "by label" not in cli("doctor", "--db", tmp_db).out
+
+
 # --- what is shown ---------------------------------------------------------------------------------
 
 

@@ -288,6 +288,27 @@ MUTANTS = (
         "shell/test_run_counts.py::test_runs_that_are_imported_are_counted",
     ),
     _m(
+        "a new run is not found by its labels",
+        "_shell/writes/run_writes",
+        "        note_labels(conn, labelled)\n",
+        "        pass\n",
+        "cli/test_list.py::test_runs_are_found_by_their_labels_until_they_are_pruned",
+    ),
+    _m(
+        "a run that is deleted keeps its labels",
+        "_shell/requests/prune_requests",
+        "    forget_labels(conn, [run for (run,) in runs])\n",
+        "",
+        "cli/test_list.py::test_runs_are_found_by_their_labels_until_they_are_pruned",
+    ),
+    _m(
+        "a run that is imported is not found by its labels",
+        "_shell/importing/importing",
+        "            note_labels(conn, [number])\n",
+        "            pass\n",
+        "cli/test_list.py::test_runs_that_are_imported_are_found_by_their_labels",
+    ),
+    _m(
         "a journal of a newer release is opened",
         "_shell/storage/copies/marks",
         "if version is not None and version > SCHEMA_VERSION:",

@@ -341,9 +341,8 @@ def _delete(conn: sqlite3.Connection, found: Iterable[int], *, keep_keys: bool) 
     conn.executemany("DELETE FROM durable_hook_errors WHERE run = ?", runs)
     # since the number may be given again
     conn.executemany("UPDATE durable_runs SET follows = NULL WHERE follows = ?", runs)
-    numbers = [run for (run,) in runs]
-    count_ended(conn, about_many(conn, _ENDED, numbers), -1)
-    forget_labels(conn, numbers)
+    count_ended(conn, about_many(conn, _ENDED, [run for (run,) in runs]), -1)
+    forget_labels(conn, [run for (run,) in runs])
     conn.executemany("DELETE FROM durable_runs WHERE run = ?", runs)
     return events
 
