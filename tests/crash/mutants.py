@@ -70,6 +70,27 @@ MUTANTS = (
         "shell/test_first_turns.py::test_of_starts_that_are_refused_together_no_slot_is_kept",
     ),
     _m(
+        "who looks on hears of a turn only after its run went on",
+        "_shell/commits/commits",
+        "        if group.is_plain and not self._is_looked_on():\n            _tell",
+        "        if group.is_plain:\n            _tell",
+        "shell/test_commits.py::test_only_turns_are_told_early_and_only_where_nobody_looks_on",
+    ),
+    _m(
+        "a run goes on before what its commit caused was acted upon",
+        "_shell/rows/rows",
+        "return vars(self).keys() <= _OF_TURNS",
+        "return True",
+        "shell/test_commits.py::test_a_group_is_plain_that_caused_nothing_but_turns",
+    ),
+    _m(
+        "the first turn of a run is written whatever became of its arguments",
+        "_shell/turns/turn_writer",
+        "write.is_usual = events[0][1] > BEHIND_FIRST",
+        "write.is_usual = True",
+        "shell/test_commits.py::test_only_turns_of_rows_behind_the_first_are_usual",
+    ),
+    _m(
         "rows that are written seldom have no seals",
         "_shell/storage/seals",
         '{name}_seal AFTER INSERT ON main.{name} "',
