@@ -241,6 +241,7 @@ ROOMS = [
     "durable._core.source_places",
     "durable._core.scope_check",
     "durable._core.light_frozen",
+    "durable._core.light_tuples",
     "durable._core.outside",
     "durable._core.codec",
     "durable._core.policies",

@@ -10,7 +10,9 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+from durable._core.light_tuples import NamedTuple
 
 _NOW: Final = "durable.now()"
 _RANDOM: Final = "durable.random()"

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from durable._core.journal.events import (
     Event,
@@ -27,6 +27,7 @@ from durable._core.journal.events import (
     StepNotBegun,
     StepStarted,
 )
+from durable._core.light_tuples import NamedTuple
 
 
 class Suspect(NamedTuple):

@@ -11,8 +11,9 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from durable._core.light_tuples import NamedTuple
 from durable.errors import TokenMalformedError
 
 #: What every token begins with: its version. Tokens are with others for months, so one of each version is understood.

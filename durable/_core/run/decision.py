@@ -8,12 +8,13 @@ transaction, and only then do its actions begin ("record first, act second").
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 from durable._core.codec.codec import Payload
 from durable._core.journal.events import Event, GroupArranged, LaterAttempt, NowRead, PatchMarked, TurnUnfinished
 from durable._core.journal.waits import Wait, WakeOn
 from durable._core.light_frozen import light_frozen
+from durable._core.light_tuples import NamedTuple
 from durable._core.policies.caps import Caps
 from durable._core.policies.limits import LimitRef
 from durable._core.program.ops import RunOp, StepOp, TransactionOp

@@ -21,7 +21,7 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, NoReturn, Protocol, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, TypeGuard, TypeVar
 
 from durable._core import run_ids
 from durable._core.codec.exceptions.origin import came_from_outside
@@ -37,6 +37,7 @@ from durable._core.journal.events import (
     TimerFired,
 )
 from durable._core.journal.waits import Wait, WakeOn
+from durable._core.light_tuples import NamedTuple
 from durable._core.policies.caps import Caps
 from durable._core.run.clean_up import in_clean_up
 from durable._core.run.decision import NOTHING, Decision, ReplyAction, added, entered, removed

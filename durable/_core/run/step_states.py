@@ -66,7 +66,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeGuard, assert_never
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypeGuard, assert_never
 
 from durable._core.codec.codec import Codec
 from durable._core.journal.events import (
@@ -93,6 +93,7 @@ from durable._core.journal.events import (
 from durable._core.journal.payloads import failure_payload
 from durable._core.journal.waits import Wait
 from durable._core.light_frozen import light_frozen
+from durable._core.light_tuples import NamedTuple
 from durable._core.policies.limits import LimitRef, limit_name
 from durable._core.policies.retry import next_attempt
 from durable._core.program.definition import OnCrash, OnPoison

@@ -10,8 +10,9 @@ import os
 from collections.abc import AsyncGenerator, Sequence
 from enum import Enum
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
+from durable._core.light_tuples import NamedTuple
 from durable._shell.ownership.ownership import has_owner, holder_of, owner_pid
 from durable._shell.requests.peers import UNKNOWN_UID, Peer, is_process, may_answer, peer_of
 from durable._shell.requests.request import JournalRequest

@@ -24,10 +24,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 from durable._core.codec.exceptions.safe_text import one_line
 from durable._core.light_frozen import light_define
+from durable._core.light_tuples import NamedTuple
 from durable._core.policies.caps import DEFAULT_CAPS
 from durable._core.program.saying import ROOM
 from durable._core.supervision import FIRST_PAUSE, LONGEST_PAUSE

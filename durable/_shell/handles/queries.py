@@ -7,7 +7,7 @@ from __future__ import annotations
 import inspect
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 from attrs import field
 
@@ -25,6 +25,7 @@ from durable._core.journal.events import (
 from durable._core.journal.history import effective
 from durable._core.journal.payloads import failure_in
 from durable._core.light_frozen import late_frozen
+from durable._core.light_tuples import NamedTuple
 from durable._core.program.definition import Definition
 from durable._core.program.functions import Workflow
 from durable._core.statuses import Status

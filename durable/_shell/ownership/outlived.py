@@ -13,7 +13,8 @@ import fcntl
 import json
 import os
 from collections import Counter
-from typing import NamedTuple
+
+from durable._core.light_tuples import NamedTuple
 
 
 class Outlived(NamedTuple):

@@ -5,9 +5,9 @@ What is read of requests into runs. Runs on the reader's thread.
 from __future__ import annotations
 
 import sqlite3
-from typing import NamedTuple
 
 from durable._core.codec.codec import Payload
+from durable._core.light_tuples import NamedTuple
 from durable._core.statuses import Status
 from durable._shell.reads.run_rows import damaged
 from durable._shell.storage.seals import is_sound

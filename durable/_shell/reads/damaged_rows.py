@@ -5,8 +5,9 @@ Rows that do not fit their seals, or their run: whose they are, since the column
 from __future__ import annotations
 
 import sqlite3
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from durable._core.light_tuples import NamedTuple
 from durable._shell.reads.lenient import fetch_all
 from durable._shell.reads.run_rows import damaged
 from durable._shell.rows.checksums import is_chained

@@ -5,10 +5,10 @@ Hooks that went wrong and are to be called again, with what they are called with
 from __future__ import annotations
 
 import sqlite3
-from typing import NamedTuple
 
 from durable._core.journal.events import Event
 from durable._core.light_frozen import light_frozen
+from durable._core.light_tuples import NamedTuple
 from durable._shell.reads.event_rows import checked_end, load_history
 from durable._shell.reads.run_rows import RunRow, require_run
 from durable._shell.rows.rows import RunResult

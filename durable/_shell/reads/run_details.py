@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from durable._core.codec.codec import Payload
+from durable._core.light_tuples import NamedTuple
 from durable._shell.reads.run_rows import Filter, RunRow, list_runs, run_by_id, runs_by_ids
 from durable._shell.reads.waits import WaitInfo, waits_of_each
 from durable._shell.rows.checksums import is_chained

@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from durable._core.codec.json_text import read_list, read_object
+from durable._core.light_tuples import NamedTuple
 from durable._core.program.progress import Progress, progress_from
 from durable._core.run_ids import CHILD_SIGN, OLD_CHILD_SIGN
 from durable._core.statuses import CLEANUP_FAILED, HELD, OPEN

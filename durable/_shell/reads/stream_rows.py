@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from durable._core.codec.codec import Payload
+from durable._core.light_tuples import NamedTuple
 from durable._core.statuses import ENDS, STATUSES
 from durable._shell.reads.run_rows import damaged
 from durable._shell.storage.seals import fits_seal

@@ -8,8 +8,8 @@ is counted, and what waits, so it takes longer with much of these.
 from __future__ import annotations
 
 import sqlite3
-from typing import NamedTuple
 
+from durable._core.light_tuples import NamedTuple
 from durable._shell.reads.run_rows import LimitRow, RunRow, limit_rows, run_by_id
 from durable._shell.storage.copies.marks import schema_of
 from durable._shell.storage.run_counts import run_counts

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
+
+from durable._core.light_tuples import NamedTuple
 
 
 class SlotInfo(NamedTuple):

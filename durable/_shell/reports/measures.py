@@ -7,8 +7,9 @@ Labels are names that the application chose (workflows, queues, limits): never i
 from __future__ import annotations
 
 import sqlite3
-from typing import Final, NamedTuple
+from typing import Final
 
+from durable._core.light_tuples import NamedTuple
 from durable._shell.reads.schedule_rows import all_schedules
 from durable._shell.reports.census import census
 

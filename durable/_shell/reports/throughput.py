@@ -7,7 +7,9 @@ Light, as `census` is.
 from __future__ import annotations
 
 import sqlite3
-from typing import Final, NamedTuple
+from typing import Final
+
+from durable._core.light_tuples import NamedTuple
 
 #: Minutes that are told.
 MINUTES: Final = 60

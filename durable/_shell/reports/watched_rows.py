@@ -7,10 +7,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from durable._core.codec.json_text import read_list
 from durable._core.journal.events import StepStarted, TransactionStarted
+from durable._core.light_tuples import NamedTuple
 from durable._core.statuses import ENDS
 from durable._shell.reads.run_details import RunDetails, details_by_id, details_by_ids, is_lost
 from durable._shell.reads.stream_rows import news_mark

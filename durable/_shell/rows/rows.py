@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
 from zlib import crc32
 
 from attrs import evolve, field
@@ -23,6 +23,7 @@ from durable._core.codec.rules.classes import KEY
 from durable._core.journal.columns import from_row, to_row
 from durable._core.journal.events import Event, RunArrival, RunStarted
 from durable._core.light_frozen import light_define, light_frozen
+from durable._core.light_tuples import NamedTuple
 from durable._core.policies.retry import RecordedRetry
 from durable._core.program.definition import OnConflict
 from durable._core.run.decision import Decision, FailedAttempt, Feed

@@ -5,9 +5,10 @@ What running code says of itself: items of streams, progress, attributes. It is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from durable._core.codec.codec import Payload
+from durable._core.light_tuples import NamedTuple
 from durable._core.program.progress import Progress
 
 

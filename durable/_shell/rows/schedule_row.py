@@ -4,7 +4,7 @@ A schedule as it stands in the file.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from durable._core.light_tuples import NamedTuple
 
 
 class ScheduleRow(NamedTuple):

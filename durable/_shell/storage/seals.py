@@ -17,8 +17,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 from zlib import crc32
+
+from durable._core.light_tuples import NamedTuple
 
 #: Rows that are sealed in one go, or looked at.
 AT_ONCE: Final = 1_000

@@ -18,7 +18,7 @@ import contextvars
 import sqlite3
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import anyio
 
@@ -34,6 +34,7 @@ from durable._core.journal.events import (
     StepInterrupted,
     StepNotBegun,
 )
+from durable._core.light_tuples import NamedTuple
 from durable._core.run.decision import Decision, StepAction, in_parts
 from durable._core.run.execution import REPLAYED_AT_ONCE, Execution
 from durable._core.suspicion import BODY, Suspect, counts, progress

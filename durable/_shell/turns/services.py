@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import Context
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 import anyio
@@ -17,6 +17,7 @@ from durable._core.authoring.registry import Definitions
 from durable._core.codec.codec import Codec, Payload
 from durable._core.journal.events import CallbackOpened
 from durable._core.light_frozen import light_define
+from durable._core.light_tuples import NamedTuple
 from durable._core.policies.caps import Caps
 from durable._core.policies.limits import Limit
 from durable._core.ports import Clock

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from attrs import field
 
@@ -18,6 +18,7 @@ from durable._core.codec.exceptions.origin import came_from_outside, is_the_user
 from durable._core.codec.exceptions.parts import attribute
 from durable._core.journal.events import Event, StepSucceeded
 from durable._core.light_frozen import light_define
+from durable._core.light_tuples import NamedTuple
 from durable._core.program.ops import RunOp
 from durable._core.run.decision import Decision, TransactionAction
 from durable._core.run.execution import Execution
