@@ -12,7 +12,8 @@ import threading
 import pytest
 
 from durable import Engine, Flow, Return, workflow
-from durable._shell.storage import database, new_file
+from durable._shell.storage import database, new_file, schema
+from durable._shell.storage.connections import connected
 
 
 @workflow
@@ -58,6 +59,25 @@ async def test_a_file_that_is_made_whole_is_the_one_that_is_made_in_its_place(tm
         assert await opened(tmp_path / "refused.db") == whole
     monkeypatch.setattr(new_file, "_CAN", False)
     assert await opened(tmp_path / "in_place.db") == whole
+
+
+@pytest.mark.parametrize("now", [0.0, 1764561600.0, 1764561600.123456])
+def test_a_new_file_is_what_the_statements_make(tmp_path, now):
+    """
+    Whoever changes a table runs ``python -m tests.shell.pack_journal``.
+    """
+    path = str(tmp_path / "app.db")
+    new_file.make_whole(path, now)
+    with contextlib.closing(connected("", "memory")) as conn, contextlib.closing(sqlite3.connect(path)) as found:
+        schema.prepare_tables(conn, now)
+        for sql in (
+            "SELECT type, name, tbl_name, rootpage, sql FROM sqlite_master ORDER BY rowid",
+            "SELECT name, value, typeof(value) FROM durable_meta ORDER BY rowid",
+            *(f"PRAGMA {name}" for name in ("page_count", "page_size", "auto_vacuum", "encoding", "freelist_count")),
+            *(f"PRAGMA {name}" for name in ("application_id", "user_version", "schema_version", "integrity_check")),
+        ):
+            assert found.execute(sql).fetchall() == conn.execute(sql).fetchall(), sql
+        assert list(found.iterdump()) == list(conn.iterdump())
 
 
 def test_what_is_made_has_its_name_last(tmp_path, monkeypatch):
