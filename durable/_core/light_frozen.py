@@ -2,7 +2,8 @@
 Class decorators that let attrs complete a class at its first use.
 
 To write the methods of a class takes attrs a millisecond, of which a program that imports two hundred classes, and uses
-sixty, need not spend most. So attrs is asked for them when the first instance is made, or somebody asks for the fields.
+sixty, need not spend most. So attrs is asked for them when the first instance is made, or somebody asks for the fields;
+and, of records of ours, for how they are compared and hashed when the first two are.
 
 `light_frozen` is for records of ours: frozen for type checkers, and plain when an instance is made: the `__init__` of a
 frozen attrs class calls `object.__setattr__` for each field, which takes three times as long as plain assignments, and
@@ -67,13 +68,29 @@ else:
     class _Light(_Unfinished):
         def __init__(self, cls: type, options: dict[str, Any]) -> None:
             # Seldom called, while to write it takes attrs as long as all else together.
-            super().__init__(cls, options, __repr__=vars(cls).get("__repr__", _shown))
+            more: dict[str, Any] = {"__repr__": vars(cls).get("__repr__", _shown)}
+            if options["eq"] and "__eq__" not in vars(cls):  # of most classes no two records are ever compared
+
+                def finish_and_compare(instance: Any, other: Any) -> Any:
+                    self._define(init=False, auto_detect=False, repr=False, **options)
+                    return instance.__eq__(other)
+
+                def finish_and_hash(instance: Any) -> int:
+                    self._define(init=False, auto_detect=False, repr=False, **options)
+                    return hash(instance)
+
+                more["__eq__"] = finish_and_compare
+                more["__hash__"] = finish_and_hash if options.get("unsafe_hash") else None
+            super().__init__(cls, options, **more)
 
         def _finish(self) -> None:
+            self._define(init=True, eq=False, kw_only=self._options["kw_only"])
+
+        def _define(self, **options: Any) -> None:
             these = {
                 name: each if isinstance(each, _GIVEN) else field(default=each) for name, each in self._given.items()
             }
-            define(self.made, these=these, slots=False, init=True, on_setattr=NO_OP, **self._options)
+            define(self.made, these=these, slots=False, on_setattr=NO_OP, **options)
 
     class _Late(_Unfinished):
         def __init__(self, cls: type, options: dict[str, Any]) -> None:

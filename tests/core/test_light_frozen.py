@@ -187,3 +187,55 @@ def test_what_users_hold_is_unpickled_where_none_was_made():
     script = f"import pickle; print(pickle.loads({given!r}))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str((Limit("narrow", concurrency=3), Settled(value=4)))
+
+
+def test_how_records_are_compared_is_written_when_the_first_two_are():
+    """By whichever is asked first: equality, inequality, or the hash; with fields of a base, and of others too."""
+
+    @light_frozen
+    class Base:
+        a: int
+
+    @light_frozen
+    class Derived(Base):
+        b: int = 1
+
+    @light_frozen(eq=False)
+    class Apart(Base):
+        b: int = 1
+
+    @light_define
+    class Changing:
+        a: int
+
+    assert {Derived(1): 1}[Derived(1)] == 1
+    assert Derived(1) != Derived(1, 2)
+    assert Base(1) != Derived(1)
+    assert Base(1) == Base(1)
+    assert hash(Base(1)) == hash(Base(1))
+    assert Base(1) != 1
+    assert Apart(1) != Apart(2)
+    assert Changing(1) != Changing(2)
+    assert Changing(1) == Changing(1)
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(Changing(1))
+    assert attrs.fields(Derived).b.default == 1
+    assert attrs.evolve(Derived(1), b=3) == Derived(1, 3)
+
+
+def test_a_record_compares_as_its_class_says():
+    """Where it has such a method of its own."""
+
+    @light_frozen
+    class Named:
+        name: str
+        seen: int = 0
+
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Named) and self.name == other.name
+
+        def __hash__(self) -> int:
+            return hash(self.name)
+
+    assert Named("a", 1) == Named("a", 2)
+    assert len({Named("a", 1), Named("a", 2), Named("b")}) == 2
