@@ -11,7 +11,7 @@ import weakref
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, Literal, Self, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, TypeVar
 
 from durable._core.admission import Admission, Queue
 from durable._core.authoring.registry import Given, collect
@@ -24,7 +24,6 @@ from durable._core.policies.limits import Limit, as_listed, check_count, collect
 from durable._core.ports import Clock
 from durable._core.program.ops import RunOp, TransactionOp
 from durable._core.program.transactions import AsyncTransaction
-from durable._core.recorded.check import CheckReport
 from durable._shell.attempts.asking import Asking
 from durable._shell.attempts.hooks import Hooks
 from durable._shell.attempts.middleware import Middleware
@@ -33,8 +32,6 @@ from durable._shell.attempts.stand_ins import StandFor, StandIns
 from durable._shell.clock import SystemClock, steady
 from durable._shell.engine.application_schema import ApplicationSchema, SchemaStep
 from durable._shell.engine.backend import EngineBackend
-from durable._shell.engine.checks import check_journal
-from durable._shell.engine.dry_run import DryRun, SignalsToSend, rehearsing
 from durable._shell.engine.from_thread import FromThread
 from durable._shell.engine.serving import serve
 from durable._shell.engine.settings import Settings
@@ -46,6 +43,10 @@ from durable._shell.tasks.health import Health
 from durable._shell.tasks.ticker import collect_schedules
 from durable._shell.turns.outside_transactions import transact, transaction
 from durable.errors import EngineFailedError, UsageError
+
+if TYPE_CHECKING:  # loaded by those who try code out
+    from durable._core.recorded.check import CheckReport
+    from durable._shell.engine.dry_run import DryRun, SignalsToSend
 
 T = TypeVar("T")
 
@@ -436,6 +437,8 @@ class Engine(JournalHandle[EngineBackend]):
 
         Nothing is executed or changed. Ahead of a deploy, `durable check` does the same from outside.
         """
+        from durable._shell.engine.checks import check_journal  # noqa: PLC0415 - for those who try code out
+
         backend, settings = self._backend, self._backend.settings
         return await check_journal(backend.read, settings.path, settings.definitions, settings.codec, whole=all)
 
@@ -469,6 +472,8 @@ class Engine(JournalHandle[EngineBackend]):
             DryRunError: A stand-in names nothing that is known, or cannot take these arguments.
             DefinitionError, EncodeError: As for `start`.
         """
+        from durable._shell.engine.dry_run import rehearsing  # noqa: PLC0415 - for those who try code out
+
         settings = self._backend.settings
         stands = StandIns(stand_ins or {}, settings.definitions)
         async with rehearsing(settings, stands, now=settings.clock.now()) as rehearsal:

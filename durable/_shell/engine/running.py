@@ -41,7 +41,6 @@ from durable._shell.commits.commits import Commits
 from durable._shell.commits.quarantine import Quarantine
 from durable._shell.commits.residents import Residents
 from durable._shell.commits.witness import Note, Witness, read_notes
-from durable._shell.engine.checks import check_journal, report_at_opening
 from durable._shell.engine.settings import Settings
 from durable._shell.log import log, tell_failed
 from durable._shell.ownership.opening import open_owned
@@ -224,9 +223,11 @@ class Running:
             if ownership is not None:
                 ownership.forget_last_words()
             if settings.check_on_open:
+                from durable._shell.engine import checks  # noqa: PLC0415 - for those who ask for it
+
                 definitions, codec = settings.definitions, settings.codec
-                checked = await check_journal(database.read, settings.path, definitions, codec, whole=False)
-                report_at_opening(checked, settings.path)
+                checked = await checks.check_journal(database.read, settings.path, definitions, codec, whole=False)
+                checks.report_at_opening(checked, settings.path)
             note = None if ownership is None or left is None else ownership.note
             running = cls(settings, host, activity, workload, database, recovered, note)
             running._ownership = ownership

@@ -11,7 +11,7 @@ import os
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
 
 from durable._core.authoring.op_constructors import with_options
 from durable._core.journal.payloads import answer_failure
@@ -22,7 +22,6 @@ from durable._core.program.requests import Request
 from durable._core.program.start_options import StartOptions
 from durable._core.program.tokens import read_token
 from durable._core.recorded.export_format import RunHistory
-from durable._core.recorded.redaction import Redact
 from durable._core.release import RELEASE
 from durable._core.statuses import Status
 from durable._shell.backend import Backend
@@ -34,7 +33,6 @@ from durable._shell.handles.run_info import RunInfo, info_from
 from durable._shell.handles.schedule_handle import ScheduleHandle, Schedules
 from durable._shell.reads import run_details, run_rows
 from durable._shell.reports import limit_rows
-from durable._shell.reports.exporting import export_runs, read_histories, write_file
 from durable._shell.requests.callback_requests import CompleteCallback, FailCallback, KeepCallback, is_new
 from durable._shell.requests.history_requests import Imported, ImportRuns
 from durable._shell.requests.prune_requests import (
@@ -49,6 +47,9 @@ from durable._shell.rows.engine_events import EngineEvent, wanted_events
 from durable._shell.rows.rows import NewRun
 from durable._shell.threads import in_thread
 from durable.errors import RunNotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from durable._core.recorded.redaction import Redact
 
 T = TypeVar("T")
 B = TypeVar("B", bound=Backend)
@@ -443,6 +444,8 @@ class JournalHandle(Generic[B]):
         run_ids = [runs] if isinstance(runs, str) else list(runs)
 
         def write(conn: sqlite3.Connection) -> None:
+            from durable._shell.reports.exporting import export_runs, write_file  # noqa: PLC0415 - for those who export
+
             lines = export_runs(
                 conn, backend.path, run_ids, now=backend.clock.now(), release=RELEASE, tree=tree, redact=redact,
                 codec=backend.codec,
@@ -467,6 +470,8 @@ class JournalHandle(Generic[B]):
             UsageError: The runs contradict each other.
         """
         if isinstance(source, (str, os.PathLike)):
+            from durable._shell.reports.exporting import read_histories  # noqa: PLC0415 - for those who import
+
             histories = await in_thread(read_histories, source)
         else:
             histories = list(source)

@@ -15,7 +15,6 @@ from durable._core.recorded.export_format import RunHistory
 from durable._core.statuses import ENDS
 from durable._shell.claims import slots
 from durable._shell.claims.places import PlacesFromFile
-from durable._shell.importing.importing import import_runs
 from durable._shell.reads.event_rows import load_history
 from durable._shell.reads.ready_rows import read_ready
 from durable._shell.reads.run_rows import current_run, require_run, run_by_id
@@ -179,6 +178,8 @@ class ImportRuns(JournalRequest[Imported]):
 
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> Imported:
         """Write those that are not here yet."""
+        from durable._shell.importing.importing import import_runs  # noqa: PLC0415 - for those who import
+
         runs, present = import_runs(
             conn, effects, histories=self.histories, path=env.path, now=env.now, allocate=env.numbers(conn)
         )

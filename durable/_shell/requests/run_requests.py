@@ -17,7 +17,6 @@ from durable._core.program.definition import check_run_id
 from durable._core.statuses import ENDS, HELD, OPEN, Cause, changed_by
 from durable._shell.claims import slots
 from durable._shell.claims.places import PlacesFromFile
-from durable._shell.importing.importing import give_up_absent
 from durable._shell.reads.ready_rows import read_ready
 from durable._shell.reads.run_rows import RunRow, current_run
 from durable._shell.requests.request import Env, JournalRequest, values_of
@@ -183,6 +182,8 @@ class ResumeRun(JournalRequest[bool]):
 
     def record(self, conn: sqlite3.Connection, effects: Effects, env: Env) -> bool:
         """Let it be driven again."""
+        from durable._shell.importing.importing import give_up_absent  # noqa: PLC0415 - of runs that were imported
+
         run, now = current_run(conn, self.run_id), env.now
         if run.status in ENDS:
             remedy = "A failed run can be retried" if run.status == "failed" else ""

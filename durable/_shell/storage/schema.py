@@ -19,7 +19,6 @@ import sqlite3
 from durable._core.journal.events import KIND_NAMES
 from durable._shell.storage.copies.backups import continue_backup, is_backup
 from durable._shell.storage.copies.marks import APPLICATION_ID, SCHEMA_ROW, SCHEMA_VERSION, schema_of
-from durable._shell.storage.migrations import migrate
 from durable._shell.storage.run_counts import count_anew, count_missing
 from durable._shell.storage.seals import keep_seals, seal_older
 
@@ -431,6 +430,8 @@ def _migrate(connection: sqlite3.Connection, version: int) -> None:
     if version == SCHEMA_VERSION:
         connection.execute("BEGIN IMMEDIATE")
     else:
+        from durable._shell.storage.migrations import migrate  # noqa: PLC0415 - of older files
+
         migrate(connection, version)
         seal_older(connection)
         count_anew(connection)
