@@ -11,6 +11,7 @@ from durable._core.authoring.op_constructors import for_each, gather, race, slee
 from durable._core.codec.codec import Codec, digest
 from durable._core.journal.events import PatchMarked, TimerSet
 from durable._core.program.saying import set_attributes
+from durable._core.run.divergence import lookahead
 from durable._core.run.divergence.comparing import EVERYWHERE, Comparing
 from durable._core.run.execution import Execution
 from durable.errors import NondeterminismError
@@ -355,3 +356,35 @@ def test_a_default_that_an_older_release_recorded_as_given_is_no_other_argument(
     ex.comparing = Comparing(EVERYWHERE, strict=True)
     ex.load()
     ex.close()
+
+
+async def forth(n: int) -> None:
+    if n % 2:
+        await back(n - 1)
+        await back(n - 2)
+    await back(n - 3)
+    await back(n - 4)
+
+
+async def back(n: int) -> None:
+    if n > 0:
+        await forth(n - 1)
+        await forth(n - 2)
+        await forth(n - 3)
+    await forth(n - 4)
+    await three(n)
+
+
+def test_helpers_that_await_each_other_are_looked_into_once(monkeypatch):
+    """
+    For what the report says: there are more ways to each of them than the event loop has time for.
+    """
+
+    async def calls(n: int) -> None:
+        await forth(n)
+
+    looked = []
+    real = lookahead.dis.get_instructions
+    monkeypatch.setattr(lookahead.dis, "get_instructions", lambda code: looked.append(code.co_name) or real(code))
+    assert set(lookahead.names_in(calls)) == {"three"}
+    assert looked == ["calls", "forth", "back", "forth", "back"]

@@ -14,7 +14,7 @@ import itertools
 import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from durable._core.program.definition import Definition
 
@@ -26,20 +26,22 @@ _STOPS = frozenset(("RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE"))
 _ALWAYS_JUMPS = frozenset(("JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT"))
 _LOADS = frozenset(("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FAST", "LOAD_FAST_CHECK"))
 _JUMPS = frozenset((*dis.hasjrel, *dis.hasjabs))
+#: The names found in helpers, by helper and depth.
+_LookedInto: TypeAlias = dict[tuple[Any, int], list[str]]
 
 
 def names_ahead(frame: types.FrameType) -> list[str]:
     """Names of the commands that code standing at *frame* can still reach; sleep is "sleep"."""
     instructions = list(dis.get_instructions(frame.f_code))
     reached = reachable(instructions, frame.f_lasti)
-    return _named([each for each in instructions if each.offset in reached], _scope(frame), _MAX_DEPTH)
+    return _named([each for each in instructions if each.offset in reached], _scope(frame), _MAX_DEPTH, {})
 
 
 def names_in(code: Any) -> list[str]:
     """Names of all commands in the code of a function or frame, and in the helpers that it awaits."""
     if isinstance(code, types.FrameType):
-        return _named(dis.get_instructions(code.f_code), _scope(code), _MAX_DEPTH)
-    return _named(dis.get_instructions(code.__code__), _scope_of(code), _MAX_DEPTH)
+        return _named(dis.get_instructions(code.f_code), _scope(code), _MAX_DEPTH, {})
+    return _named_in(code, _MAX_DEPTH, {})
 
 
 def reachable(instructions: Sequence[dis.Instruction], last: int, *, until: str = "") -> set[int]:
@@ -70,7 +72,10 @@ def _scope(frame: types.FrameType) -> dict[str, Any]:
     return {**frame.f_globals, **frame.f_locals}
 
 
-def _named(instructions: Iterable[dis.Instruction], scope: Mapping[str, Any], depth: int) -> list[str]:
+def _named(
+    instructions: Iterable[dis.Instruction], scope: Mapping[str, Any], depth: int, looked_into: _LookedInto
+) -> list[str]:
+    """Each name once, where it comes first."""
     found: list[str] = []
     before = ""  # a command of ours that is named together with what follows
     module: types.ModuleType | None = None
@@ -95,13 +100,20 @@ def _named(instructions: Iterable[dis.Instruction], scope: Mapping[str, Any], de
                 found.append(before)
             elif before == "for_each" and inspect.iscoroutinefunction(value):
                 found.append(f"for_each {value.__name__}")
-                found += _named(dis.get_instructions(value.__code__), _scope_of(value), depth - 1) if depth else []
+                found += _named_in(value, depth - 1, looked_into) if depth else []
                 before = ""
             elif before == "call" or not inspect.iscoroutinefunction(value):
                 found.append(value.__qualname__)
             elif depth and not _is_library(value):
-                found += _named(dis.get_instructions(value.__code__), _scope_of(value), depth - 1)
-    return found
+                found += _named_in(value, depth - 1, looked_into)
+    return list(dict.fromkeys(found))
+
+
+def _named_in(fn: Any, depth: int, looked_into: _LookedInto) -> list[str]:
+    """Those in a helper: looked into once for each depth, since helpers that await each other have many ways to it."""
+    if (fn, depth) not in looked_into:
+        looked_into[fn, depth] = _named(dis.get_instructions(fn.__code__), _scope_of(fn), depth, looked_into)
+    return looked_into[fn, depth]
 
 
 def _scope_of(fn: types.FunctionType) -> dict[str, Any]:
