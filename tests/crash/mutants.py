@@ -297,7 +297,7 @@ MUTANTS = (
     _m(
         "a run that is deleted is counted all the same",
         "_shell/requests/prune_requests",
-        "    count_ended(conn, about_many(conn, _ENDED, [run for (run,) in runs]), -1)\n",
+        "    count_ended(conn, about_many(conn, _ENDED, numbers), -1)\n",
         "",
         "shell/test_run_counts.py::test_ends_retries_and_deletions_are_counted",
     ),
@@ -318,7 +318,7 @@ MUTANTS = (
     _m(
         "a run that is deleted keeps its labels",
         "_shell/requests/prune_requests",
-        "    forget_labels(conn, [run for (run,) in runs])\n",
+        "    forget_labels(conn, numbers)\n",
         "",
         "cli/test_list.py::test_runs_are_found_by_their_labels_until_they_are_pruned",
     ),

@@ -327,9 +327,10 @@ def _leaves_chain(conn: sqlite3.Connection, run: int, before: float, gone: Conta
 
 def _delete(conn: sqlite3.Connection, found: Iterable[int], *, keep_keys: bool) -> int:
     """Delete the runs that were *found*; how many events they had."""
-    runs = [(run,) for run in found]
+    numbers = list(found)
+    runs = [(run,) for run in numbers]
     if keep_keys:
-        for (run,) in runs:
+        for run in numbers:
             keep_key(conn, run)
     events = conn.executemany("DELETE FROM durable_events WHERE run = ?", runs).rowcount
     conn.executemany("DELETE FROM durable_notes WHERE run = ?", runs)
@@ -341,8 +342,8 @@ def _delete(conn: sqlite3.Connection, found: Iterable[int], *, keep_keys: bool) 
     conn.executemany("DELETE FROM durable_hook_errors WHERE run = ?", runs)
     # since the number may be given again
     conn.executemany("UPDATE durable_runs SET follows = NULL WHERE follows = ?", runs)
-    count_ended(conn, about_many(conn, _ENDED, [run for (run,) in runs]), -1)
-    forget_labels(conn, [run for (run,) in runs])
+    count_ended(conn, about_many(conn, _ENDED, numbers), -1)
+    forget_labels(conn, numbers)
     conn.executemany("DELETE FROM durable_runs WHERE run = ?", runs)
     return events
 
